@@ -1,0 +1,92 @@
+"""Named errors. One place (cli.entry) turns them into exit codes and messages.
+
+A message is one line: what failed, where, and what to do about it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class BackupError(Exception):
+    """An expected failure: the operation failed (exit code 1)."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(BackupError):
+    """The configuration or the command line is wrong (exit code 2)."""
+
+    exit_code = 2
+
+
+class LockHeldError(BackupError):
+    """Somebody else holds the lock (exit code 75, EX_TEMPFAIL of sysexits.h)."""
+
+    exit_code = 75
+
+
+class StoppedError(BackupError):
+    """The operation was given up because the process was asked to stop (exit code 130)."""
+
+    exit_code = 130
+
+
+class SourceError(BackupError):
+    """The live database cannot be copied as it is."""
+
+
+class SourceMissingError(SourceError):
+    """There is no file at the source's path, or it is not a regular file."""
+
+
+class SourceOwnerError(SourceError):
+    """This process runs as another user than the database's owner."""
+
+
+class SourceEmptyError(SourceError):
+    """The source has no bytes. SQLite calls that a valid, empty database; a backup of it is worth nothing."""
+
+
+class NotADatabaseError(SourceError):
+    """The source does not begin with SQLite's header string."""
+
+
+class SourceEncryptedError(SourceError):
+    """The source looks encrypted (SQLCipher, SEE): its pages cannot be checked."""
+
+
+class SourceTruncatedError(SourceError):
+    """The source has fewer pages than its header says."""
+
+
+class SourceCorruptError(SourceError):
+    """integrity_check, or SQLite itself, found damage in the source."""
+
+
+class SourceBusyError(SourceError):
+    """A lock on the source was not released within the limit."""
+
+
+class HotJournalError(SourceError):
+    """A crashed transaction waits to be rolled back, and nobody did so within the limit."""
+
+
+class NoSpaceError(BackupError):
+    """There is not enough room for the copy and its artifact."""
+
+
+class ProofError(BackupError):
+    """What was written does not decompress to what was copied."""
+
+
+class CatalogError(BackupError):
+    """The catalog cannot be read or written."""
+
+
+class ArtifactError(BackupError):
+    """An artifact is missing, unreadable or not what its manifest says."""
+
+
+class SweepRefusedError(BackupError):
+    """Retention was asked for, and nothing may be deleted now."""
