@@ -1,0 +1,342 @@
+"""The configuration as types: every key, its bounds, its default and the sentence operators read about it.
+
+The descriptions appear in config.example.toml, in the JSON Schema and in the reference. `extra["must"]` is
+how an error names what a value has to be; numbers and choices are worded from their bounds.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+from msgspec import Meta, Struct
+
+from scpln_backup.config.checks import parse_listen
+from scpln_backup.config.zone import find_zone
+from scpln_backup.model import Compression, Preset
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+
+class Locale(StrEnum):
+    """The language of what people read."""
+
+    JA = "ja"
+    EN = "en"
+
+
+AbsolutePath = Annotated[
+    str, Meta(pattern="^/.", extra={"must": "an absolute path (the daemon runs in /; ~ is not expanded)"})
+]
+OptionalPath = Annotated[
+    str, Meta(pattern="^(/.|$)", extra={"must": 'an absolute path (~ is not expanded), or "" for none'})
+]
+Name = Annotated[
+    str,
+    Meta(
+        pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$",
+        extra={"must": "1 to 64 letters, digits, _ . or -, and not begin with . or -"},
+    ),
+]
+Cron = Annotated[str, Meta(max_length=200, extra={"must": 'a crontab expression such as "30 2 * * *"'})]
+Url = Annotated[str, Meta(pattern="^(https?://.+)?$", extra={"must": 'an http:// or https:// address, or "" for none'})]
+Count = Annotated[int, Meta(ge=0, le=100_000)]
+Command = Annotated[tuple[str, ...], Meta(extra={"must": "a list of strings: the program and its arguments"})]
+
+
+class DatabaseConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The live database."""
+
+    name: Annotated[
+        Name, Meta(description="Prefix of artifact names (NAME-YYYYmmdd_HHMM.db.gz) and a label of every metric.")
+    ] = "scpln"
+    path: Annotated[
+        AbsolutePath,
+        Meta(description="The database file. SCPLN_DB, from the environment or from env_file, wins over it."),
+    ] = "/opt/scpln/data/scpln.db"
+    env_file: Annotated[
+        OptionalPath,
+        Meta(
+            description="The application's .env: SCPLN_DB and REGISTRY_BACKEND are read from it, the environment "
+            'wins. Only the default may be absent, any other file must exist; "" reads none.'
+        ),
+    ] = "/opt/scpln/.env"
+
+
+class BackupConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the copy is taken and where it goes."""
+
+    root: Annotated[
+        AbsolutePath,
+        Meta(description="Folder of the artifacts, one subfolder a year. Staging is in ROOT/.staging."),
+    ] = "/var/backups/scpln"
+    compression: Annotated[
+        Compression,
+        Meta(description="Format of new artifacts: gzip (.db.gz, read by gunzip) or zstd (.db.zst, read by unzstd)."),
+    ] = Compression.GZIP
+    preset: Annotated[
+        Preset,
+        Meta(description="fast, balanced or small: how much processor time a smaller artifact may cost."),
+    ] = Preset.BALANCED
+    suspect_shrink_percent: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100,
+            description="A database that shrank by more than this percentage against the recent median is suspect: "
+            "its copy is kept, retention stops and somebody is told. 100 switches the check off.",
+        ),
+    ] = 30
+    source_wait_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="Seconds to wait for a lock or a hot journal on the database before the run fails.",
+        ),
+    ] = 60.0
+    writer_block_limit_seconds: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=3_600,
+            description="Longest time in seconds that a writer of the database may be held up. Keep it below the "
+            "application's busy timeout (SQLite's usual one is 5 seconds).",
+        ),
+    ] = 4.0
+    workers: Annotated[
+        int, Meta(ge=0, le=256, description="Threads that compress and prove; 0 uses one per processor core.")
+    ] = 0
+
+
+class RetentionConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which artifacts are kept. A pinned artifact, and one being read, is never deleted."""
+
+    days: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=36_500,
+            description="Artifacts more than this many whole days old may be deleted, as by find -mtime +DAYS.",
+        ),
+    ] = 30
+    keep_last: Annotated[Count, Meta(description="Keep the newest N artifacts, however old.")] = 0
+    keep_daily: Annotated[
+        Count, Meta(description="Keep the newest artifact of each of the last N days that have one.")
+    ] = 0
+    keep_weekly: Annotated[
+        Count, Meta(description="Keep the newest artifact of each of the last N ISO weeks that have one.")
+    ] = 0
+    keep_monthly: Annotated[
+        Count, Meta(description="Keep the newest artifact of each of the last N months that have one.")
+    ] = 0
+    keep_yearly: Annotated[
+        Count, Meta(description="Keep the newest artifact of each of the last N years that have one.")
+    ] = 0
+    keep_verified: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100_000,
+            description="Always keep the newest N verified artifacts: the floor that no rule goes below.",
+        ),
+    ] = 7
+
+
+class ScheduleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When things run: five-field crontab expressions (minute hour day month weekday, Sunday is 0 or 7)."""
+
+    timezone: Annotated[
+        str,
+        Meta(
+            description='IANA time zone of schedule and artifact names, such as "Asia/Tokyo"; "" is the host\'s.',
+            extra={"must": 'an IANA time zone such as "Asia/Tokyo", or "" for the host\'s'},
+        ),
+    ] = ""
+    backup: Annotated[Cron, Meta(description="When the backup runs.")] = "30 2 * * *"
+    drill: Annotated[Cron, Meta(description="When the restore of the newest artifact is rehearsed.")] = "0 4 * * 0"
+    review: Annotated[Cron, Meta(description="When the audit log's monthly review is made.")] = "0 9 1 * *"
+    catch_up: Annotated[
+        bool,
+        Meta(description="Whether a slot missed while the daemon was down or the machine slept runs once, late."),
+    ] = True
+    jitter_seconds: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=3_600,
+            description="Spreads the start times of several hosts: each begins up to this many seconds later.",
+        ),
+    ] = 0
+    heartbeat_seconds: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3_600,
+            description="Seconds between two looks at the clock, to notice a slot that passed while the machine slept.",
+        ),
+    ] = 30
+
+
+class StateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the program remembers."""
+
+    directory: Annotated[
+        AbsolutePath, Meta(description="Folder of the catalog, the locks and the restore journal; on a local disk.")
+    ] = "/var/lib/scpln-backup"
+
+
+class WebConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The daemon's web server: /metrics, /healthz and the status page."""
+
+    listen: Annotated[
+        str,
+        Meta(
+            description="HOST:PORT to listen on; an IPv6 address in brackets, port 0 for any free one. There is no "
+            "password: leave it on loopback or behind a firewall.",
+            extra={"must": 'HOST:PORT, such as "127.0.0.1:9817" or "[::1]:9817"'},
+        ),
+    ] = "127.0.0.1:9817"
+    max_connections: Annotated[
+        int, Meta(ge=1, le=65_535, description="Connections served at once; more have to wait.")
+    ] = 4096
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host (an IPv6 address without its brackets) and port."""
+        return parse_listen(self.listen)
+
+
+class ServiceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The application, which a restore stops and starts again."""
+
+    units: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]*$")], ...],
+        Meta(
+            description="systemd units that have the database open: stopped in this order, started in reverse.",
+            extra={"must": 'a list of systemd unit names such as "scpln-api.service"'},
+        ),
+    ] = ("scpln-api.service",)
+    health_url: Annotated[
+        Url,
+        Meta(description='Address that answers 2xx once the application works after a restore; "" asks nothing.'),
+    ] = "http://127.0.0.1:8000/healthz"
+
+
+class DrillConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The rehearsal of a restore into a scratch folder."""
+
+    command: Annotated[
+        Command,
+        Meta(
+            description="Smoke test, run with SCPLN_DB set to the restored copy and without a shell; [] only restores "
+            "and checks."
+        ),
+    ] = ("make", "smoke-test")
+    directory: Annotated[AbsolutePath, Meta(description="Folder the smoke test runs in.")] = "/opt/scpln"
+    timeout_seconds: Annotated[
+        int, Meta(ge=1, le=86_400, description="Seconds after which the smoke test is ended and the drill has failed.")
+    ] = 1800
+
+
+class RebuildConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Rebuilding what a restore could not bring back."""
+
+    command: Annotated[
+        Command,
+        Meta(description="Rebuild script, run without a shell, with --since YYYY-MM-DD added; [] if there is none."),
+    ] = ("python3", "scripts/rebuild_from_artifacts.py")
+    directory: Annotated[AbsolutePath, Meta(description="Folder the rebuild script runs in.")] = "/opt/scpln"
+
+
+class AuditConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The audit log."""
+
+    log: Annotated[AbsolutePath, Meta(description="File every run, deletion and restore is recorded in.")] = (
+        "/var/log/scpln/backup.log"
+    )
+
+
+class SlackConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Messages to Slack."""
+
+    token_file: Annotated[
+        OptionalPath, Meta(description='File that holds the bot token; "" sends nothing to Slack.')
+    ] = ""
+    channel: Annotated[
+        str,
+        Meta(
+            pattern=r"^\S{1,80}$",
+            description="Channel, by #name or ID.",
+            extra={"must": 'a channel such as "#scpln-ops"'},
+        ),
+    ] = "#scpln-ops"
+
+
+class PushgatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Metrics pushed after every run, for a Prometheus that cannot reach /metrics."""
+
+    url: Annotated[Url, Meta(description='Address of the Pushgateway; "" pushes nothing.')] = ""
+
+
+class PagerdutyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Calling somebody through PagerDuty."""
+
+    routing_key_file: Annotated[
+        OptionalPath, Meta(description='File that holds the Events API v2 routing key; "" calls nobody.')
+    ] = ""
+    overdue_hours: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=8_760,
+            description="Hours without a good backup after which it is overdue: somebody is called, and status and "
+            "/healthz are critical.",
+        ),
+    ] = 24
+
+
+class JiraConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Follow-up tickets in Jira. Set url, token_file and project, or none of them."""
+
+    url: Annotated[Url, Meta(description='Address of the Jira site; "" makes no tickets.')] = ""
+    token_file: Annotated[OptionalPath, Meta(description="File that holds the access token.")] = ""
+    project: Annotated[
+        str,
+        Meta(
+            pattern="^([A-Z][A-Z0-9_]*)?$",
+            description="Key of the project that tickets are made in.",
+            extra={"must": 'a Jira project key in capitals, such as "OPS"'},
+        ),
+    ] = ""
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole configuration of one environment."""
+
+    environment: Annotated[
+        Name, Meta(description="Name of this environment, such as production: in messages and a label of every metric.")
+    ] = "production"
+    locale: Annotated[
+        Locale, Meta(description="Language of what people read (Slack, Jira, report, status page): ja or en.")
+    ] = Locale.JA
+    database: DatabaseConfig = DatabaseConfig()
+    backup: BackupConfig = BackupConfig()
+    retention: RetentionConfig = RetentionConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    state: StateConfig = StateConfig()
+    web: WebConfig = WebConfig()
+    service: ServiceConfig = ServiceConfig()
+    drill: DrillConfig = DrillConfig()
+    rebuild: RebuildConfig = RebuildConfig()
+    audit: AuditConfig = AuditConfig()
+    slack: SlackConfig = SlackConfig()
+    pushgateway: PushgatewayConfig = PushgatewayConfig()
+    pagerduty: PagerdutyConfig = PagerdutyConfig()
+    jira: JiraConfig = JiraConfig()
+
+    @property
+    def timezone(self) -> ZoneInfo:
+        """The zone of `schedule.timezone`, or the host's. ConfigError where that one cannot be known."""
+        return find_zone(self.schedule.timezone)
