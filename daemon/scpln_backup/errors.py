@@ -5,6 +5,7 @@ A message is one line: what failed, where, and what to do about it.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -88,5 +89,20 @@ class ArtifactError(BackupError):
     """An artifact is missing, unreadable or not what its manifest says."""
 
 
+class ArtifactBusyError(ArtifactError):
+    """An artifact cannot be deleted because somebody is reading it."""
+
+
 class SweepRefusedError(BackupError):
     """Retention was asked for, and nothing may be deleted now."""
+
+
+def from_os(error: OSError) -> BackupError:
+    """Name an operating system error; its own text has the path and the reason."""
+    where = f"{error.filename}: " if error.filename else ""
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceError(f"{where}{reason}; make room in the backup root, or lower [retention] days")
+    if error.errno == errno.EIO:
+        return BackupError(f"{where}{reason}; the disk may be failing, see: journalctl -k")
+    return BackupError(f"{where}{reason}")

@@ -47,6 +47,14 @@ class Compression(StrEnum):
         return ".db.gz" if self is Compression.GZIP else ".db.zst"
 
 
+class Preset(StrEnum):
+    """What compression is asked to be; `balanced` is at least as small as `gzip -6`."""
+
+    FAST = "fast"
+    BALANCED = "balanced"
+    SMALL = "small"
+
+
 class Stage(StrEnum):
     """The stages of a run, in order; `backup_last_duration_seconds` is labelled with them."""
 
@@ -108,7 +116,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The JSON beside an artifact (`NAME.json`).
 
-    `sha256` and `bytes` are of the artifact as stored, `fingerprint` of the database in it.
+    `sha256` and `bytes` are of the artifact as stored, `fingerprint` of the database in it (None when it could not be
+    read: a corrupt artifact of the old procedure).
     `accepted_at` is set when an operator said that a suspect shrink was meant; later runs are compared with
     artifacts from then on only.
     """
@@ -120,7 +129,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     compression: Compression
     bytes: int
     sha256: str
-    fingerprint: Fingerprint
+    fingerprint: Fingerprint | None
     state: State
     format: int = 1
     state_reason: str | None = None

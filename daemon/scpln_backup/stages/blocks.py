@@ -1,0 +1,172 @@
+"""The artifact's format: independent blocks that any gunzip or zstd reads as one stream.
+
+gzip: every MiB of the database is a gzip member of its own (RFC 1952 allows any number of them), and an FEXTRA
+subfield "SB" holds the member's whole length, as bgzip does.  zstd: every MiB is a frame of its own behind a
+skippable frame that holds its length, as pzstd writes it.  The lengths let both cores inflate side by side;
+readers that don't know them skip them.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections import deque
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
+
+import deflate
+
+from scpln_backup.errors import ArtifactError
+from scpln_backup.model import Compression, Preset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Executor, Future
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+BLOCK = 1024 * 1024
+
+# RFC 1952, 2.3: ID1 ID2 CM FLG(FEXTRA) MTIME XFL OS(unknown) XLEN, then SI1 SI2 LEN and the member's length.
+_GZIP_HEADER = struct.Struct("<4sIBBH2sHI")
+_GZIP_START = b"\x1f\x8b\x08\x04"
+_GZIP_SUBFIELD = b"SB"
+_GZIP_EXTRA_SIZE = 8
+_GZIP_OS_UNKNOWN = 255
+_GZIP_TRAILER = struct.Struct("<II")
+
+# RFC 8878, 3.1.2: a skippable frame of four bytes, the length of the frame that follows.
+_ZSTD_HEADER = struct.Struct("<III")
+_ZSTD_SKIPPABLE = 0x184D2A50
+
+
+class Codec(Protocol):
+    """Turns a block into bytes that stand for themselves, and back; thread-safe, without the interpreter's lock."""
+
+    header_size: int
+
+    def encode(self, block: bytes) -> bytes: ...
+
+    def decode(self, encoded: bytes) -> bytes:
+        """Raise ArtifactError when the block's own checksum says that it is damaged."""
+
+    def length(self, header: bytes) -> int | None:
+        """The whole encoded length that a block's first bytes tell, None when we did not write it."""
+
+
+class GzipCodec:
+    header_size = _GZIP_HEADER.size
+
+    def __init__(self, preset: Preset) -> None:
+        self._deflate = _DEFLATE[preset]
+
+    def encode(self, block: bytes) -> bytes:
+        body = self._deflate(block)
+        length = _GZIP_HEADER.size + len(body) + _GZIP_TRAILER.size
+        head = _GZIP_HEADER.pack(_GZIP_START, 0, 0, _GZIP_OS_UNKNOWN, _GZIP_EXTRA_SIZE, _GZIP_SUBFIELD, 4, length)
+        return b"".join((head, body, _GZIP_TRAILER.pack(deflate.crc32(block), len(block))))
+
+    def decode(self, encoded: bytes) -> bytes:
+        checksum, size = _GZIP_TRAILER.unpack(encoded[-_GZIP_TRAILER.size :])
+        if size > BLOCK:
+            msg = "a block is damaged: its length is impossible"
+            raise ArtifactError(msg)
+        body = memoryview(encoded)[_GZIP_HEADER.size : -_GZIP_TRAILER.size]
+        try:
+            block = bytes(deflate.deflate_decompress(body, size)) if size else b""
+        except deflate.DeflateError as error:
+            msg = f"a block is damaged: {error}"
+            raise ArtifactError(msg) from error
+        if len(block) != size or deflate.crc32(block) != checksum:
+            msg = "a block is damaged: its checksum is wrong"
+            raise ArtifactError(msg)
+        return block
+
+    def length(self, header: bytes) -> int | None:
+        if len(header) < _GZIP_HEADER.size:
+            return None
+        start, _, _, _, extra, subfield, _, length = _GZIP_HEADER.unpack(header)
+        ours = (start, extra, subfield) == (_GZIP_START, _GZIP_EXTRA_SIZE, _GZIP_SUBFIELD)
+        return int(length) if ours and length >= _GZIP_HEADER.size + _GZIP_TRAILER.size else None
+
+
+class ZstdCodec:
+    header_size = _ZSTD_HEADER.size
+
+    def __init__(self, preset: Preset) -> None:
+        self._level = _ZSTD_LEVEL[preset]
+
+    def encode(self, block: bytes) -> bytes:
+        import zstandard  # noqa: PLC0415 - only where zstd is configured
+
+        # A compressor serves one thread at a time; making one costs little beside a MiB.
+        frame = zstandard.ZstdCompressor(level=self._level, write_checksum=True).compress(block)
+        return _ZSTD_HEADER.pack(_ZSTD_SKIPPABLE, 4, len(frame)) + frame
+
+    def decode(self, encoded: bytes) -> bytes:
+        import zstandard  # noqa: PLC0415 - as above
+
+        try:
+            return zstandard.ZstdDecompressor().decompress(
+                memoryview(encoded)[_ZSTD_HEADER.size :], max_output_size=BLOCK, allow_extra_data=False
+            )
+        except zstandard.ZstdError as error:
+            msg = f"a block is damaged: {error}"
+            raise ArtifactError(msg) from error
+
+    def length(self, header: bytes) -> int | None:
+        if len(header) < _ZSTD_HEADER.size:
+            return None
+        magic, size, length = _ZSTD_HEADER.unpack(header)
+        return _ZSTD_HEADER.size + length if (magic, size) == (_ZSTD_SKIPPABLE, 4) else None
+
+
+def _igzip(block: bytes) -> bytes:
+    from isal import isal_zlib  # noqa: PLC0415 - only where the preset asks for it
+
+    return isal_zlib.compress(block, 1, wbits=-zlib.MAX_WBITS)
+
+
+_DEFLATE: dict[Preset, Callable[[bytes], bytes]] = {
+    Preset.FAST: _igzip,
+    Preset.BALANCED: lambda block: bytes(deflate.deflate_compress(block, 6)),
+    Preset.SMALL: lambda block: bytes(deflate.deflate_compress(block, 10)),
+}
+_ZSTD_LEVEL = {Preset.FAST: 1, Preset.BALANCED: 3, Preset.SMALL: 15}
+
+
+def codec_for(compression: Compression, preset: Preset = Preset.BALANCED) -> Codec:
+    return GzipCodec(preset) if compression is Compression.GZIP else ZstdCodec(preset)
+
+
+def written_here(file: BinaryIO, codec: Codec) -> bool:
+    """Whether the file begins with a block of ours; leaves the file at its start."""
+    file.seek(0)
+    ours = codec.length(file.read(codec.header_size)) is not None
+    file.seek(0)
+    return ours
+
+
+def encoded_blocks(file: BinaryIO, codec: Codec) -> Iterator[bytes]:
+    """The blocks of an artifact of ours as they are stored, in order."""
+    while header := file.read(codec.header_size):
+        length = codec.length(header)
+        if length is None:
+            msg = f"not a block at offset {file.tell() - len(header)}"
+            raise ArtifactError(msg)
+        rest = file.read(length - len(header))
+        if len(header) + len(rest) < length:
+            msg = "the last block is cut off"
+            raise ArtifactError(msg)
+        yield header + rest
+
+
+def in_order(pool: Executor, function: Callable[[T], R], items: Iterable[T], window: int) -> Iterator[R]:
+    """`pool.map` that holds at most `window` items at a time, so that memory does not grow with the input."""
+    pending: deque[Future[R]] = deque()
+    for item in items:
+        pending.append(pool.submit(function, item))
+        if len(pending) >= window:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

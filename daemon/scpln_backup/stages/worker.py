@@ -1,0 +1,184 @@
+"""The process that does a run's heavy work: snapshot, check, compress, prove, all inside the staging folder.
+
+It is a process of its own because SQLite's POSIX locks demand it (see `source.inspect`), because it keeps the
+interpreter's lock away from the daemon's scrapes, and because its memory goes back when it ends.  It publishes
+nothing: killing it at any point harms nothing but the run.
+
+stdin gets one Request; stdout gives one JSON message a line: any number of Progress, then Done or Failed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from scpln_backup import errors
+from scpln_backup.model import Compression, Fingerprint, Preset, Stage
+from scpln_backup.stages import check, pack, snapshot
+from scpln_backup.support.command import die_with_parent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_PROGRESS_INTERVAL_SECONDS = 0.1
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """`copy` and `artifact` are new files in the staging folder; the copy is gone when the work is done."""
+
+    source: str
+    copy: str
+    artifact: str
+    compression: Compression
+    preset: Preset
+    limits: snapshot.Limits
+
+
+class Progress(msgspec.Struct, frozen=True, tag="progress"):
+    stage: Stage
+    done: int
+    total: int
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    snapshot: snapshot.SnapshotFacts
+    fingerprint: Fingerprint
+    artifact_bytes: int
+    artifact_sha256: str
+    stage_seconds: dict[Stage, float]
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """`kind` is the name of a class in `errors`."""
+
+    kind: str
+    message: str
+
+    def error(self) -> errors.BackupError:
+        found = getattr(errors, self.kind, errors.BackupError)
+        return found(self.message) if issubclass(found, errors.BackupError) else errors.BackupError(self.message)
+
+
+Message = Progress | Done | Failed
+
+
+def main() -> None:
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what ^C means
+    request = msgspec.json.decode(sys.stdin.buffer.readline(), type=Request)
+    reporter = _Reporter(sys.stdout.fileno())
+    try:
+        reporter.send(run(request, reporter))
+    except errors.BackupError as error:
+        reporter.send(Failed(type(error).__name__, str(error)))
+        sys.exit(1)
+    except OSError as error:
+        reporter.send(_os_failure(error))
+        sys.exit(1)
+
+
+def _os_failure(error: OSError) -> Failed:
+    failure = errors.from_os(error)
+    return Failed(type(failure).__name__, str(failure))
+
+
+class _Reporter:
+    """Writes messages to the parent; progress at most every 100 ms, as nobody reads faster."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._last = 0.0
+
+    def send(self, message: Message) -> None:
+        os.write(self._descriptor, msgspec.json.encode(message) + b"\n")
+
+    def progress(self, stage: Stage) -> Callable[[int, int], None]:
+        self.send(Progress(stage, 0, 0))
+
+        def report(done: int, total: int) -> None:
+            now = time.monotonic()
+            if now - self._last >= _PROGRESS_INTERVAL_SECONDS:
+                self._last = now
+                self.send(Progress(stage, done, total))
+
+        return report
+
+
+def run(request: Request, reporter: _Reporter) -> Done:
+    """Do the whole work; raise BackupError or OSError."""
+    copy, artifact = Path(request.copy), Path(request.artifact)
+    seconds: dict[Stage, float] = {}
+    with _timed(seconds, Stage.SNAPSHOT):
+        report = reporter.progress(Stage.SNAPSHOT)
+        facts = snapshot.take(Path(request.source), copy, request.limits, report)
+    # The check has one core and the compression what it leaves; either failing ends the run.
+    with ThreadPoolExecutor(1) as beside:
+        examined = beside.submit(_timed_check, seconds, copy, request.source)
+        report = reporter.progress(Stage.COMPRESS)
+
+        def step(done: int, total: int) -> None:
+            if examined.done():
+                examined.result()  # a damaged snapshot is not worth compressing to the end
+            report(done, total)
+
+        with _timed(seconds, Stage.COMPRESS):
+            raw_sha256, raw_bytes = pack.compress(
+                copy,
+                artifact,
+                compression=request.compression,
+                preset=request.preset,
+                workers=request.limits.workers,
+                progress=step,
+            )
+        reporter.progress(Stage.CHECK)
+        content = examined.result()
+    with _timed(seconds, Stage.PROVE):
+        reporter.progress(Stage.PROVE)
+        packed = _prove(artifact, request, raw_sha256)
+    copy.unlink()
+    return Done(
+        facts,
+        content.fingerprint(raw_sha256, raw_bytes),
+        packed.artifact_bytes,
+        packed.artifact_sha256,
+        seconds,
+    )
+
+
+def _timed_check(seconds: dict[Stage, float], copy: Path, source: str) -> check.Content:
+    with _timed(seconds, Stage.CHECK):
+        try:
+            return check.examine(copy)
+        except errors.SourceError as error:
+            # The copy is faithful: what is wrong with it is wrong with the source.
+            raise type(error)(f"{source}: {error}") from error
+
+
+def _prove(artifact: Path, request: Request, raw_sha256: str) -> pack.Packed:
+    with artifact.open("rb") as file:
+        try:
+            packed = pack.unpack(file, request.compression, request.limits.workers)
+        except errors.ArtifactError as error:
+            msg = f"{artifact}: what was written {error}; is the disk healthy? see: journalctl -k"
+            raise errors.ProofError(msg) from error
+    if packed.raw_sha256 != raw_sha256:
+        msg = f"{artifact}: what was written does not decompress to what was copied; is the disk healthy?"
+        raise errors.ProofError(msg)
+    return packed
+
+
+@contextmanager
+def _timed(seconds: dict[Stage, float], stage: Stage) -> Iterator[None]:
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds[stage] = round(time.monotonic() - began, 3)
