@@ -1,0 +1,237 @@
+"""One run: from the live database to a proven artifact, recorded, swept and announced (design, section 5)."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sqlite3
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from scpln_backup import __version__
+from scpln_backup.errors import BackupError, CatalogError, NoSpaceError, StoppedError, from_os
+from scpln_backup.events import ArtifactPublished, RunFinished, RunStarted, StageEntered
+from scpln_backup.model import Manifest, Outcome, RunRecord, Stage, State
+from scpln_backup.operations import sweep
+from scpln_backup.operations.workbench import work
+from scpln_backup.rules.naming import artifact_name
+from scpln_backup.rules.suspect import suspicion
+from scpln_backup.stages import source, worker
+from scpln_backup.stages.snapshot import Limits
+from scpln_backup.support.text import human_bytes, one_line
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from scpln_backup.model import Artifact, Trigger
+    from scpln_backup.operations.house import House
+    from scpln_backup.stages.source import SourceFacts
+
+_ROOM_TO_SPARE = 16 * 1024 * 1024
+_FIRST_ARTIFACT_SHARE = 2  # without an earlier artifact, room for half of the database is asked for
+
+
+def backup(house: House, trigger: Trigger, cancel: threading.Event) -> RunRecord:
+    """Make one run and return its record, whatever its outcome; `cancel` gives it up at the next safe point.
+
+    Raises LockHeldError when somebody else changes the store, and BackupError when nothing could be begun.
+    """
+    house.require_owner()
+    with house.run_lock(f"a backup ({trigger})") as lock:
+        run = _Run(house, trigger)
+        run.begin()
+        try:
+            run.copy(lock.fd, cancel)
+            run.publish()
+        except StoppedError as error:
+            run.fail(error, interrupted=True)
+        except BackupError as error:
+            run.fail(error)
+        except OSError as error:
+            run.fail(from_os(error))
+        else:
+            run.tidy()
+        return run.finish()
+
+
+class _Run:
+    """A run under way. It is failed until its last step has succeeded."""
+
+    def __init__(self, house: House, trigger: Trigger) -> None:
+        self._house = house
+        self._began = time.monotonic()
+        self._record = RunRecord(trigger=trigger, started_at=house.now())
+        self._artifacts: list[Artifact] = []
+        self._done: worker.Done | None = None
+        self._seconds: dict[Stage, float] = {}
+        self._problems: list[str] = []
+        self._staged = house.store.staging / "artifact"
+
+    def begin(self) -> None:
+        """Note the run in the catalog. A catalog that cannot be written costs the run its success, not the copy."""
+        record = self._record
+        with self._problem_noted():
+            run_id = self._house.catalog.begin_run(record.trigger, record.started_at)
+            self._record = msgspec.structs.replace(record, id=run_id)
+        self._house.announce(RunStarted(trigger=record.trigger, started_at=record.started_at))
+
+    def copy(self, lock_fd: int, cancel: threading.Event) -> None:
+        """Preflight, then the worker: a proven artifact in the staging folder."""
+        house = self._house
+        with self._stage(Stage.PREFLIGHT):
+            facts = source.inspect(house.source)
+            house.store.prepare()
+            house.store.clean()
+            self._artifacts = house.store.scan()
+            require_room(house.root, room_needed(facts, self._artifacts))
+        backup_config = house.config.backup
+        request = worker.Request(
+            source=str(house.source),
+            copy=str(house.store.staging / "copy.db"),
+            artifact=str(self._staged),
+            compression=backup_config.compression,
+            preset=backup_config.preset,
+            limits=Limits(backup_config.source_wait_seconds, backup_config.writer_block_limit_seconds, house.workers),
+        )
+        self._done = work(request, lock_fd=lock_fd, cancel=cancel, announce=house.announce)
+        self._seconds.update(self._done.stage_seconds)
+
+    def publish(self) -> None:
+        """Give the artifact its name, whole or not at all."""
+        with self._stage(Stage.PUBLISH):
+            manifest = self._manifest()
+            self._house.store.publish(self._staged, manifest)
+        self._record = msgspec.structs.replace(self._record, artifact=manifest.name)
+        self._house.announce(ArtifactPublished(manifest=manifest))
+
+    def _manifest(self) -> Manifest:
+        assert self._done is not None  # noqa: S101 - publish comes after copy
+        done, house, record = self._done, self._house, self._record
+        baseline = [artifact.manifest for artifact in self._artifacts if artifact.manifest is not None]
+        doubt = suspicion(done.fingerprint, baseline, house.config.backup.suspect_shrink_percent)
+        local = record.started_at.astimezone(house.zone)
+        taken = {artifact.name for artifact in self._artifacts}
+        self._record = msgspec.structs.replace(
+            record,
+            outcome=Outcome.SUSPECT if doubt else Outcome.SUCCESS,
+            error=doubt,
+            raw_bytes=done.fingerprint.size_bytes,
+            artifact_bytes=done.artifact_bytes,
+            sha256=done.artifact_sha256,
+            raw_sha256=done.fingerprint.sha256,
+            writer_blocked_seconds=done.snapshot.writer_blocked_seconds,
+            stage_seconds=dict(self._seconds),
+        )
+        name = artifact_name(house.config.database.name, local, house.config.backup.compression, taken)
+        now = house.now()
+        return Manifest(
+            name=name,
+            database=house.config.database.name,
+            environment=house.config.environment,
+            taken_at=done.snapshot.taken_at.astimezone(house.zone),
+            compression=house.config.backup.compression,
+            bytes=done.artifact_bytes,
+            sha256=done.artifact_sha256,
+            fingerprint=done.fingerprint,
+            state=State.SUSPECT if doubt else State.VERIFIED,
+            state_reason=doubt,
+            verified_at=None if doubt else now,
+            run=msgspec.structs.replace(self._record, artifact=name, finished_at=now, duration_seconds=self._elapsed()),
+            host=platform.node(),
+            program=f"scpln-backup {__version__}",
+            sqlite=sqlite3.sqlite_version,
+        )
+
+    def tidy(self) -> None:
+        """What follows a published artifact. A failure here leaves the artifact good and the run degraded."""
+        house = self._house
+        with self._problem_noted():
+            house.store.clean()
+            self._artifacts = house.store.scan()
+            house.catalog.sync_artifacts(self._artifacts, house.now())
+        if self._record.outcome is Outcome.SUCCESS:
+            with self._problem_noted(), self._stage(Stage.SWEEP):
+                # No earlier run is looked at: this one is good, which ends a freeze for another's sake.
+                swept = sweep.sweep(house, self._artifacts, house.now(), last=None)
+                if swept.frozen is not None:
+                    self._problems.append(f"nothing was swept: {swept.frozen}")
+
+    def fail(self, error: BackupError, *, interrupted: bool = False) -> None:
+        self._record = msgspec.structs.replace(
+            self._record, outcome=Outcome.FAILED, error=one_line(error), artifact=None, interrupted=interrupted
+        )
+        with self._problem_noted():
+            self._house.store.clean()
+
+    def finish(self) -> RunRecord:
+        """Settle the outcome, write it down, tell everybody."""
+        record = self._settled()
+        try:
+            self._house.catalog.finish_run(record)
+        except CatalogError as error:
+            self._problems.append(one_line(error))
+            record = self._settled()
+        self._house.announce(RunFinished(record=record))
+        return record
+
+    def _settled(self) -> RunRecord:
+        record = self._record
+        outcome, error = record.outcome, record.error
+        if self._problems:
+            error = "; ".join(([error] if error else []) + self._problems)
+            if outcome is Outcome.SUCCESS:
+                outcome = Outcome.DEGRADED
+        return msgspec.structs.replace(
+            record,
+            outcome=outcome,
+            error=error,
+            finished_at=self._house.now(),
+            duration_seconds=self._elapsed(),
+            stage_seconds=dict(self._seconds),
+        )
+
+    def _elapsed(self) -> float:
+        return round(time.monotonic() - self._began, 3)
+
+    @contextmanager
+    def _stage(self, stage: Stage) -> Iterator[None]:
+        self._house.announce(StageEntered(stage=stage))
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[stage] = round(time.monotonic() - began, 3)
+
+    @contextmanager
+    def _problem_noted(self) -> Iterator[None]:
+        try:
+            yield
+        except BackupError as error:
+            self._problems.append(one_line(error))
+        except OSError as error:
+            self._problems.append(one_line(from_os(error)))
+
+
+def room_needed(facts: SourceFacts, artifacts: list[Artifact]) -> int:
+    """Bytes that a run needs in the backup root: the copy, and an artifact somewhat larger than the last."""
+    copy = facts.size_bytes + facts.wal_bytes
+    last = next((artifact for artifact in artifacts if artifact.raw_bytes), None)
+    if last is None or not last.raw_bytes:
+        return copy + copy // _FIRST_ARTIFACT_SHARE + _ROOM_TO_SPARE
+    expected = last.bytes * copy // last.raw_bytes
+    return copy + expected + expected // 4 + _ROOM_TO_SPARE
+
+
+def require_room(root: Path, needed: int) -> None:
+    free = shutil.disk_usage(root).free
+    if free < needed:
+        msg = (
+            f"{root}: {human_bytes(free)} free, and the copy and its artifact need {human_bytes(needed)}; make room, "
+            f"or lower [retention] days"
+        )
+        raise NoSpaceError(msg)

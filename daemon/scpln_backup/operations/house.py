@@ -1,0 +1,74 @@
+"""What every operation works with."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scpln_backup.errors import BackupError
+from scpln_backup.support import clock
+from scpln_backup.support.locks import Lock
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from zoneinfo import ZoneInfo
+
+    from scpln_backup.config.schema import Config
+    from scpln_backup.events import Announcer
+    from scpln_backup.records.catalog import Catalog
+    from scpln_backup.stores.local import LocalStore
+
+
+class House:
+    """One database's settings, its catalog and its store."""
+
+    def __init__(self, config: Config, catalog: Catalog, store: LocalStore, announce: Announcer) -> None:
+        self.config = config
+        self.catalog = catalog
+        self.store = store
+        self.announce = announce
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return self.config.timezone
+
+    @property
+    def source(self) -> Path:
+        # SQLite names journals after the file behind a symbolic link, so that is the one to look at.
+        return Path(os.path.realpath(self.config.database.path))
+
+    @property
+    def root(self) -> Path:
+        return Path(self.config.backup.root)
+
+    @property
+    def workers(self) -> int:
+        return self.config.backup.workers or len(os.sched_getaffinity(0))
+
+    def now(self) -> datetime:
+        return clock.now(self.zone)
+
+    def run_lock(self, what: str) -> Lock:
+        """Held by whoever changes the staging folder, an artifact or a manifest, for as long as it does."""
+        path = Path(self.config.state.directory) / "run.lock"
+        return Lock(path, what, hint="try again when it is done", zone=self.zone)
+
+    def require_owner(self) -> None:
+        """Refuse to change what belongs to another user: files of ours in it would lock that user out."""
+        for folder in (Path(self.config.state.directory), self.root):
+            if folder.exists() and (owner := folder.stat().st_uid) != os.geteuid():
+                name = _user(owner)
+                msg = (
+                    f"{folder}: belongs to user {name}, and this runs as {_user(os.geteuid())}: files made here would "
+                    f"lock {name} out; run it as {name}: sudo -u {name} scpln-backup …"
+                )
+                raise BackupError(msg)
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"

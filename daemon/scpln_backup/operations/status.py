@@ -1,0 +1,79 @@
+"""One look at everything: what `status`, /healthz and the page tell is this one value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from scpln_backup.operations import sweep
+from scpln_backup.records.catalog import ArtifactSummary  # noqa: TC001 - msgspec reads the annotations at run time
+from scpln_backup.rules.health import Facts, Health, assess, overdue_at
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from scpln_backup.model import RunRecord
+    from scpln_backup.operations.house import House
+    from scpln_backup.rules.slots import Schedule
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """How the backups stand at one moment. `overdue_at` is when the next success is due at the latest."""
+
+    health: Health
+    database: str
+    environment: str
+    last_run: RunRecord | None
+    last_success_at: datetime | None
+    last_artifact: str | None
+    next_run_at: datetime | None
+    overdue_at: datetime
+    running_since: datetime | None
+    artifacts: ArtifactSummary
+    retention_frozen: str | None
+
+
+def status(
+    house: House,
+    schedule: Schedule,
+    *,
+    now: datetime,
+    running_since: datetime | None,
+    scheduler_alive: bool = True,
+) -> Status:
+    """Read the catalog and judge; touches neither the source nor the artifacts."""
+    catalog = house.catalog
+    under_way = catalog.unfinished() if running_since is not None else None
+    last_run = catalog.last_finished(under_way.id if under_way is not None else None)
+    last_good = catalog.last_good()
+    installed_at = catalog.installed_at() or now
+    summary = catalog.artifact_summary()
+    frozen = sweep.frozen_because(house, (), now, last_run) if last_run is not None else None
+    last_success_at = last_good.finished_at if last_good is not None else None
+    facts = Facts(
+        now=now,
+        installed_at=installed_at,
+        last_run=last_run,
+        last_success_at=last_success_at,
+        running_since=running_since,
+        verified_artifacts=summary.verified,
+        corrupt_artifacts=summary.corrupt,
+        retention_frozen=frozen,
+        next_run_at=schedule.next_after(now),
+        scheduler_alive=scheduler_alive,
+    )
+    hours = house.config.pagerduty.overdue_hours
+    return Status(
+        health=assess(facts, overdue_hours=hours, zone=house.zone),
+        database=house.config.database.name,
+        environment=house.config.environment,
+        last_run=last_run,
+        last_success_at=last_success_at,
+        last_artifact=last_good.artifact if last_good is not None else None,
+        next_run_at=facts.next_run_at,
+        overdue_at=overdue_at(last_success_at or installed_at, hours, house.zone),
+        running_since=running_since,
+        artifacts=summary,
+        retention_frozen=frozen,
+    )

@@ -1,0 +1,119 @@
+"""Retention: decide by the rules, delete what they let go, or say why nothing may be deleted now."""
+
+from __future__ import annotations
+
+from datetime import UTC, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from scpln_backup.errors import ArtifactBusyError, SweepRefusedError
+from scpln_backup.events import ArtifactDeleted, RetentionFrozen
+from scpln_backup.model import Outcome, State
+from scpln_backup.rules.clock import ClockReading, jump
+from scpln_backup.rules.retention import Action, Candidate, Policy, Verdict, decide
+from scpln_backup.support import clock
+from scpln_backup.support.text import human_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from scpln_backup.model import Artifact, RunRecord
+    from scpln_backup.operations.house import House
+
+_FUTURE_TOLERANCE = timedelta(days=1)
+BY_RETENTION = "retention: "
+
+
+class Sweep(msgspec.Struct, frozen=True):
+    """What was decided, and deleted unless it was a dry run. `frozen` says why nothing may be deleted now."""
+
+    verdicts: list[Verdict]
+    deleted: list[str]
+    frozen: str | None
+
+
+def policy(house: House) -> Policy:
+    retention = house.config.retention
+    return Policy(**{name: getattr(retention, name) for name in Policy.__struct_fields__})
+
+
+def plan(house: House, artifacts: Sequence[Artifact], now: datetime, last: RunRecord | None) -> Sweep:
+    """Decide without deleting. `last` is the newest finished run."""
+    frozen = frozen_because(house, artifacts, now, last)
+    candidates = [
+        Candidate(
+            name=artifact.name,
+            taken_at=artifact.taken_at,
+            modified_at=artifact.modified_at,
+            state=artifact.state,
+            pinned=artifact.pinned,
+        )
+        for artifact in artifacts
+    ]
+    return Sweep(decide(candidates, policy(house), now=now, zone=house.zone, frozen=frozen), [], frozen)
+
+
+def frozen_because(house: House, artifacts: Sequence[Artifact], now: datetime, last: RunRecord | None) -> str | None:
+    """Why retention must not delete anything now, None when it may (design, section 5)."""
+    if last is not None and last.outcome in (Outcome.FAILED, Outcome.SUSPECT):
+        return f"the last run was {last.outcome}; it goes on after the next good one"
+    newest = max((artifact.taken_at.astimezone(UTC) for artifact in artifacts), default=None)
+    if newest is not None and newest - now.astimezone(UTC) > _FUTURE_TOLERANCE:
+        return "the newest artifact is from the future: the clock was set back; check it with: timedatectl"
+    before = house.catalog.clock()
+    jumped = None if before is None else jump(before, ClockReading(*clock.read_clock()))
+    if jumped is not None:
+        way = "forward" if jumped > 0 else "back"
+        return (
+            f"the clock jumped {way} by {human_duration(abs(jumped))}; check it with timedatectl, and if it is right "
+            f"now: scpln-backup sweep --accept-clock"
+        )
+    return None
+
+
+def sweep(house: House, artifacts: Sequence[Artifact], now: datetime, last: RunRecord | None) -> Sweep:
+    """Delete what retention lets go. The caller holds the run lock.
+
+    Raises SweepRefusedError rather than delete the last artifact, or the last verified one.
+    """
+    planned = plan(house, artifacts, now, last)
+    if planned.frozen is not None:
+        house.announce(RetentionFrozen(reason=planned.frozen))
+        return planned
+    accept_clock(house)
+    doomed = [verdict for verdict in planned.verdicts if verdict.action is Action.DELETE]
+    refuse_to_empty(artifacts, {verdict.name for verdict in doomed})
+    deleted = [verdict.name for verdict in doomed if _delete(house, verdict, now)]
+    spared = {verdict.name for verdict in doomed} - set(deleted)
+    verdicts = [
+        msgspec.structs.replace(verdict, action=Action.KEEP, reason="being read") if verdict.name in spared else verdict
+        for verdict in planned.verdicts
+    ]
+    return Sweep(verdicts, deleted, None)
+
+
+def refuse_to_empty(artifacts: Sequence[Artifact], doomed: set[str]) -> None:
+    """Whatever the rules say, the last artifact and the last verified one are not retention's to take."""
+    remaining = [artifact for artifact in artifacts if artifact.name not in doomed]
+    verified = any(artifact.state is State.VERIFIED for artifact in artifacts)
+    if doomed and not remaining:
+        raise SweepRefusedError(f"all {len(doomed)} artifacts are past their time and none would remain; back up first")
+    if verified and not any(artifact.state is State.VERIFIED for artifact in remaining):
+        raise SweepRefusedError("no verified artifact would remain; back up first, or raise [retention] keep_verified")
+
+
+def accept_clock(house: House) -> None:
+    """Take the clock as it is now for right."""
+    house.catalog.set_clock(ClockReading(*clock.read_clock()))
+
+
+def _delete(house: House, verdict: Verdict, now: datetime) -> bool:
+    try:
+        house.store.delete(verdict.name)
+    except ArtifactBusyError:
+        return False
+    house.catalog.note_deleted(verdict.name, BY_RETENTION + verdict.reason, now)
+    house.announce(ArtifactDeleted(name=verdict.name, reason=verdict.reason))
+    return True

@@ -1,0 +1,141 @@
+"""Prove artifacts again: decompress, compare with the manifest, check the database, note what was found."""
+
+from __future__ import annotations
+
+import platform
+import sqlite3
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from scpln_backup import __version__
+from scpln_backup.errors import ArtifactError, SourceError, from_os
+from scpln_backup.events import ArtifactVerified
+from scpln_backup.model import Manifest, State
+from scpln_backup.rules.naming import compression_of
+from scpln_backup.stages import check, pack
+from scpln_backup.support.text import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from scpln_backup.model import Artifact, Fingerprint
+    from scpln_backup.operations.house import House
+
+
+class Verification(msgspec.Struct, frozen=True):
+    """`ok` means that the artifact restores to the database it was made of. `state` is what it counts as now."""
+
+    name: str
+    ok: bool
+    error: str | None
+    state: State
+
+
+class _Read(msgspec.Struct, frozen=True):
+    """What reading an artifact gave: `fingerprint` is None when it holds no sound database."""
+
+    packed: pack.Packed | None
+    fingerprint: Fingerprint | None
+    error: str | None
+
+
+def chosen(house: House, names: Sequence[str], *, every: bool) -> list[Artifact]:
+    """The artifacts of these names, all of them, or the newest. ArtifactError for a name that is not there."""
+    if names:
+        return [house.store.get(name) for name in names]
+    artifacts = house.store.scan()
+    return artifacts if every else artifacts[:1]
+
+
+def verify(house: House, artifact: Artifact, *, accept: bool = False) -> Verification:
+    """Read one artifact as a restore would, and write what was found into its manifest.
+
+    `accept` says that a suspect artifact's shrink was meant: it counts as verified, and later runs are compared
+    with artifacts from it on.  Raises LockHeldError while a run is under way, BackupError when the reading itself
+    could not be done (no room, no permission), which says nothing about the artifact.
+    """
+    house.require_owner()
+    with house.run_lock(f"verification of {artifact.name}"):
+        artifact = house.store.get(artifact.name)
+        house.store.prepare()
+        house.store.clean()
+        try:
+            read = _read(house, artifact)
+        except OSError as error:
+            raise from_os(error) from error
+        finally:
+            house.store.clean()
+        error = read.error or _difference(artifact, read)
+        manifest = _judged(house, artifact, read, error, accept=accept)
+        if manifest is not None:
+            house.store.update_manifest(manifest)
+        house.catalog.sync_artifacts(house.store.scan(), house.now())
+    house.announce(ArtifactVerified(name=artifact.name, error=error))
+    state = manifest.state if manifest is not None else State.UNVERIFIED
+    return Verification(artifact.name, error is None, error, state)
+
+
+def _read(house: House, artifact: Artifact) -> _Read:
+    scratch = house.store.staging / "verify.db"
+    with house.store.reading(artifact.name) as file, scratch.open("xb") as target:
+        try:
+            packed = pack.unpack(file, compression_of(artifact.name), house.workers, target.write)
+        except ArtifactError as error:
+            return _Read(None, None, one_line(error))
+    try:
+        content = check.examine(scratch)
+    except SourceError as error:
+        return _Read(packed, None, f"decompresses to a database that is {one_line(error)}")
+    return _Read(packed, content.fingerprint(packed.raw_sha256, packed.raw_bytes), None)
+
+
+def _difference(artifact: Artifact, read: _Read) -> str | None:
+    manifest = artifact.manifest
+    if manifest is None or read.packed is None or manifest.fingerprint is None:
+        return None
+    if read.packed.artifact_sha256 != manifest.sha256:
+        return "its sha256 differs from the manifest's: the file was changed or damaged"
+    if read.fingerprint != manifest.fingerprint:
+        return "its database differs from the manifest's fingerprint"
+    return None
+
+
+def _judged(house: House, artifact: Artifact, read: _Read, error: str | None, *, accept: bool) -> Manifest | None:
+    """The manifest with the verdict in it; None where there is nothing to write one from."""
+    now = house.now()
+    manifest = artifact.manifest or _adopted(house, artifact, read)
+    if manifest is None:
+        return None
+    if error is not None:
+        return msgspec.structs.replace(manifest, state=State.CORRUPT, state_reason=error)
+    still_suspect = manifest.state is State.SUSPECT and not accept
+    return msgspec.structs.replace(
+        manifest,
+        fingerprint=read.fingerprint,
+        state=State.SUSPECT if still_suspect else State.VERIFIED,
+        state_reason=manifest.state_reason if still_suspect else None,
+        verified_at=None if still_suspect else now,
+        accepted_at=now if manifest.state is State.SUSPECT and accept else manifest.accepted_at,
+    )
+
+
+def _adopted(house: House, artifact: Artifact, read: _Read) -> Manifest | None:
+    """A manifest for an artifact that came without one (the old procedure's)."""
+    if read.packed is None and artifact.problem is not None:
+        return None  # its manifest is there and unreadable; it is kept for whoever looks into it
+    return Manifest(
+        name=artifact.name,
+        database=house.config.database.name,
+        environment=house.config.environment,
+        taken_at=artifact.taken_at,
+        compression=compression_of(artifact.name),
+        bytes=artifact.bytes,
+        sha256=read.packed.artifact_sha256 if read.packed is not None else "",
+        fingerprint=read.fingerprint,
+        state=State.UNVERIFIED,
+        pinned=artifact.pinned,
+        host=platform.node(),
+        program=f"scpln-backup {__version__}",
+        sqlite=sqlite3.sqlite_version,
+    )
