@@ -89,8 +89,8 @@ class ArtifactError(BackupError):
     """An artifact is missing, unreadable or not what its manifest says."""
 
 
-class ArtifactBusyError(ArtifactError):
-    """An artifact cannot be deleted because somebody is reading it."""
+class ArtifactExistsError(ArtifactError):
+    """There is an artifact of this name already, and none is ever overwritten."""
 
 
 class SweepRefusedError(BackupError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from scpln_backup import __version__
-from scpln_backup.errors import BackupError, CatalogError, NoSpaceError, StoppedError, from_os
+from scpln_backup.errors import ArtifactExistsError, BackupError, CatalogError, NoSpaceError, StoppedError, from_os
 from scpln_backup.events import ArtifactPublished, RunFinished, RunStarted, StageEntered
 from scpln_backup.model import Manifest, Outcome, RunRecord, Stage, State
 from scpln_backup.operations import sweep
@@ -104,18 +104,25 @@ class _Run:
     def publish(self) -> None:
         """Give the artifact its name, whole or not at all."""
         with self._stage(Stage.PUBLISH):
-            manifest = self._manifest()
-            self._house.store.publish(self._staged, manifest)
+            taken = {artifact.name for artifact in self._artifacts}
+            while True:
+                manifest = self._manifest(taken)
+                try:
+                    self._house.store.publish(self._staged, manifest)
+                except ArtifactExistsError:
+                    # The old procedure, not yet switched off, has put its file there in the meantime.
+                    taken.add(manifest.name)
+                else:
+                    break
         self._record = msgspec.structs.replace(self._record, artifact=manifest.name)
         self._house.announce(ArtifactPublished(manifest=manifest))
 
-    def _manifest(self) -> Manifest:
+    def _manifest(self, taken: set[str]) -> Manifest:
         assert self._done is not None  # noqa: S101 - publish comes after copy
         done, house, record = self._done, self._house, self._record
         baseline = [artifact.manifest for artifact in self._artifacts if artifact.manifest is not None]
         doubt = suspicion(done.fingerprint, baseline, house.config.backup.suspect_shrink_percent)
         local = record.started_at.astimezone(house.zone)
-        taken = {artifact.name for artifact in self._artifacts}
         self._record = msgspec.structs.replace(
             record,
             outcome=Outcome.SUSPECT if doubt else Outcome.SUCCESS,

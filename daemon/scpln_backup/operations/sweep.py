@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from scpln_backup.errors import ArtifactBusyError, SweepRefusedError
+from scpln_backup.errors import ArtifactError, SweepRefusedError
 from scpln_backup.events import ArtifactDeleted, RetentionFrozen
 from scpln_backup.model import Outcome, State
 from scpln_backup.rules.clock import ClockReading, jump
 from scpln_backup.rules.retention import Action, Candidate, Policy, Verdict, decide
 from scpln_backup.support import clock
-from scpln_backup.support.text import human_duration
+from scpln_backup.support.text import human_duration, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from scpln_backup.operations.house import House
 
 _FUTURE_TOLERANCE = timedelta(days=1)
-BY_RETENTION = "retention: "
 
 
 class Sweep(msgspec.Struct, frozen=True):
@@ -58,7 +57,8 @@ def plan(house: House, artifacts: Sequence[Artifact], now: datetime, last: RunRe
 def frozen_because(house: House, artifacts: Sequence[Artifact], now: datetime, last: RunRecord | None) -> str | None:
     """Why retention must not delete anything now, None when it may (design, section 5)."""
     if last is not None and last.outcome in (Outcome.FAILED, Outcome.SUSPECT):
-        return f"the last run was {last.outcome}; it goes on after the next good one"
+        how = "failed" if last.outcome is Outcome.FAILED else "is suspect"
+        return f"the last run {how}; it goes on after the next good one"
     newest = max((artifact.taken_at.astimezone(UTC) for artifact in artifacts), default=None)
     if newest is not None and newest - now.astimezone(UTC) > _FUTURE_TOLERANCE:
         return "the newest artifact is from the future: the clock was set back; check it with: timedatectl"
@@ -85,13 +85,12 @@ def sweep(house: House, artifacts: Sequence[Artifact], now: datetime, last: RunR
     accept_clock(house)
     doomed = [verdict for verdict in planned.verdicts if verdict.action is Action.DELETE]
     refuse_to_empty(artifacts, {verdict.name for verdict in doomed})
-    deleted = [verdict.name for verdict in doomed if _delete(house, verdict, now)]
-    spared = {verdict.name for verdict in doomed} - set(deleted)
+    spared = {verdict.name: reason for verdict in doomed if (reason := _delete(house, verdict, now)) is not None}
     verdicts = [
-        msgspec.structs.replace(verdict, action=Action.KEEP, reason="being read") if verdict.name in spared else verdict
+        Verdict(verdict.name, Action.KEEP, spared[verdict.name]) if verdict.name in spared else verdict
         for verdict in planned.verdicts
     ]
-    return Sweep(verdicts, deleted, None)
+    return Sweep(verdicts, [verdict.name for verdict in doomed if verdict.name not in spared], None)
 
 
 def refuse_to_empty(artifacts: Sequence[Artifact], doomed: set[str]) -> None:
@@ -109,11 +108,12 @@ def accept_clock(house: House) -> None:
     house.catalog.set_clock(ClockReading(*clock.read_clock()))
 
 
-def _delete(house: House, verdict: Verdict, now: datetime) -> bool:
+def _delete(house: House, verdict: Verdict, now: datetime) -> str | None:
+    """Delete one artifact; return why it had to be spared, None when it is gone."""
     try:
         house.store.delete(verdict.name)
-    except ArtifactBusyError:
-        return False
-    house.catalog.note_deleted(verdict.name, BY_RETENTION + verdict.reason, now)
+    except ArtifactError as error:  # somebody reads it, or has pinned it just now
+        return one_line(error)
+    house.catalog.note_deleted(verdict.name, verdict.reason, now)
     house.announce(ArtifactDeleted(name=verdict.name, reason=verdict.reason))
-    return True
+    return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from scpln_backup.errors import SourceCorruptError
+from scpln_backup.errors import BackupError, SourceCorruptError
 from scpln_backup.model import Fingerprint
 from scpln_backup.stages import source
 
@@ -47,7 +47,8 @@ class Content(msgspec.Struct, frozen=True):
 def examine(copy: Path) -> Content:
     """Check a database that nobody writes, and take its content's fingerprint.
 
-    Raises SourceTruncatedError or SourceCorruptError with what was found.
+    Raises SourceTruncatedError or SourceCorruptError with what was found, for the caller to say in which file, and
+    BackupError when the check itself could not be done.
     """
     source.check_length(copy)
     # immutable: no locks, no -wal or -shm beside the copy, and no recovery, which a finished copy never needs.
@@ -55,17 +56,17 @@ def examine(copy: Path) -> Content:
         try:
             _integrity(connection)
             return _content(connection)
+        except sqlite3.OperationalError as error:  # reading failed, which says nothing about what is there
+            raise BackupError(f"{copy}: cannot be checked: SQLite says: {error}") from error
         except sqlite3.DatabaseError as error:
-            msg = f"damaged: SQLite says: {error}; restore the newest verified artifact"
-            raise SourceCorruptError(msg) from error
+            raise SourceCorruptError(f"damaged: SQLite says: {error}") from error
 
 
 def _integrity(connection: sqlite3.Connection) -> None:
     problems = [row[0] for row in connection.execute(f"PRAGMA integrity_check({_PROBLEMS_SHOWN})")]
     if problems != ["ok"]:
         found = "; ".join(" ".join(problem.split()) for problem in problems)
-        msg = f"damaged: integrity_check says: {found}; restore the newest verified artifact"
-        raise SourceCorruptError(msg)
+        raise SourceCorruptError(f"damaged: integrity_check says: {found}")
 
 
 def _content(connection: sqlite3.Connection) -> Content:

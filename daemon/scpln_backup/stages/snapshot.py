@@ -77,9 +77,18 @@ def take(path: Path, copy: Path, limits: Limits, progress: Progress) -> Snapshot
         except _JournalModeChangedError:
             copy.unlink(missing_ok=True)
         except sqlite3.Error as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CORRUPT:
+                _blame_length(path)  # the likeliest damage has a name; no connection is open any more
             raise live.translate(error, path, limits.wait_seconds) from error
     msg = f"{path}: its journal mode keeps changing; let the application settle, then back up again"
     raise SourceError(msg)
+
+
+def _blame_length(path: Path) -> None:
+    try:
+        live.check_length(path)
+    except SourceError as error:
+        raise live.blamed(path, error) from error
 
 
 def _copy_rollback(path: Path, copy: Path, limits: Limits, progress: Progress) -> SnapshotFacts:

@@ -138,16 +138,21 @@ def _foreign(path: Path, sample: bytes, size: int) -> SourceError:
 
 
 def check_length(path: Path) -> None:
-    """Raise SourceTruncatedError when the file at `path`, which nobody writes, has fewer pages than it says."""
+    """Raise SourceTruncatedError (its message names no file) when a file that nobody writes lacks pages."""
     with path.open("rb") as file:
         header = parse_header(file.read(_HEADER_SIZE))
     size = path.stat().st_size
     if header.page_count is not None and size < header.page_count * header.page_size:
         msg = (
             f"truncated: the header counts {header.page_count} pages of {header.page_size} bytes, and there are "
-            f"{size} bytes; restore the newest verified artifact"
+            f"{size} bytes"
         )
         raise SourceTruncatedError(msg)
+
+
+def blamed(path: Path, error: SourceError) -> SourceError:
+    """What was found in a faithful copy is wrong with the source: say so, and what to do."""
+    return type(error)(f"{path}: {error}; restore the newest verified artifact")
 
 
 def uri(path: Path, query: str) -> str:

@@ -22,7 +22,7 @@ import msgspec
 
 from scpln_backup import errors
 from scpln_backup.model import Compression, Fingerprint, Preset, Stage
-from scpln_backup.stages import check, pack, snapshot
+from scpln_backup.stages import check, pack, snapshot, source
 from scpln_backup.support.command import die_with_parent
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def run(request: Request, reporter: _Reporter) -> Done:
         facts = snapshot.take(Path(request.source), copy, request.limits, report)
     # The check has one core and the compression what it leaves; either failing ends the run.
     with ThreadPoolExecutor(1) as beside:
-        examined = beside.submit(_timed_check, seconds, copy, request.source)
+        examined = beside.submit(_timed_check, seconds, copy, Path(request.source))
         report = reporter.progress(Stage.COMPRESS)
 
         def step(done: int, total: int) -> None:
@@ -153,13 +153,12 @@ def run(request: Request, reporter: _Reporter) -> Done:
     )
 
 
-def _timed_check(seconds: dict[Stage, float], copy: Path, source: str) -> check.Content:
+def _timed_check(seconds: dict[Stage, float], copy: Path, path: Path) -> check.Content:
     with _timed(seconds, Stage.CHECK):
         try:
             return check.examine(copy)
         except errors.SourceError as error:
-            # The copy is faithful: what is wrong with it is wrong with the source.
-            raise type(error)(f"{source}: {error}") from error
+            raise source.blamed(path, error) from error
 
 
 def _prove(artifact: Path, request: Request, raw_sha256: str) -> pack.Packed:
