@@ -113,6 +113,15 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     interrupted: bool = False
 
 
+class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What the live database's file was, for a restore that finds none to take it from. `mode` is the octal text."""
+
+    path: str
+    owner: str
+    group: str
+    mode: str
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The JSON beside an artifact (`NAME.json`).
 
@@ -137,6 +146,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     accepted_at: datetime | None = None
     pinned: bool = False
     run: RunRecord | None = None
+    source: SourceFile | None = None
     host: str | None = None
     program: str | None = None
     sqlite: str | None = None

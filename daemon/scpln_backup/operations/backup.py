@@ -67,6 +67,7 @@ class _Run:
         self._began = time.monotonic()
         self._record = RunRecord(trigger=trigger, started_at=house.now())
         self._artifacts: list[Artifact] = []
+        self._source: SourceFacts | None = None
         self._done: worker.Done | None = None
         self._seconds: dict[Stage, float] = {}
         self._problems: list[str] = []
@@ -84,7 +85,7 @@ class _Run:
         """Preflight, then the worker: a proven artifact in the staging folder."""
         house = self._house
         with self._stage(Stage.PREFLIGHT):
-            facts = source.inspect(house.source)
+            self._source = facts = source.inspect(house.source)
             house.store.prepare()
             house.store.clean()
             self._artifacts = house.store.scan()
@@ -149,6 +150,7 @@ class _Run:
             state_reason=doubt,
             verified_at=None if doubt else now,
             run=msgspec.structs.replace(self._record, artifact=name, finished_at=now, duration_seconds=self._elapsed()),
+            source=self._source.file if self._source is not None else None,
             host=platform.node(),
             program=f"scpln-backup {__version__}",
             sqlite=sqlite3.sqlite_version,

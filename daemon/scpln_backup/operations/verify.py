@@ -66,14 +66,14 @@ def verify(house: House, artifact: Artifact, *, accept: bool = False) -> Verific
             raise from_os(error) from error
         finally:
             house.store.clean()
-        error = read.error or _difference(artifact, read)
-        manifest = _judged(house, artifact, read, error, accept=accept)
+        found = read.error or _difference(artifact, read)
+        manifest = _judged(house, artifact, read, found, accept=accept)
         if manifest is not None:
             house.store.update_manifest(manifest)
         house.catalog.sync_artifacts(house.store.scan(), house.now())
-    house.announce(ArtifactVerified(name=artifact.name, error=error))
+    house.announce(ArtifactVerified(name=artifact.name, error=found))
     state = manifest.state if manifest is not None else State.UNVERIFIED
-    return Verification(artifact.name, error is None, error, state)
+    return Verification(artifact.name, found is None, found, state)
 
 
 def _read(house: House, artifact: Artifact) -> _Read:
@@ -86,7 +86,7 @@ def _read(house: House, artifact: Artifact) -> _Read:
     try:
         content = check.examine(scratch)
     except SourceError as error:
-        return _Read(packed, None, f"decompresses to a database that is {one_line(error)}")
+        return _Read(packed, None, f"what it decompresses to is {one_line(error)}")
     return _Read(packed, content.fingerprint(packed.raw_sha256, packed.raw_bytes), None)
 
 

@@ -47,12 +47,13 @@ class Content(msgspec.Struct, frozen=True):
 def examine(copy: Path) -> Content:
     """Check a database that nobody writes, and take its content's fingerprint.
 
-    Raises SourceTruncatedError or SourceCorruptError with what was found, for the caller to say in which file, and
-    BackupError when the check itself could not be done.
+    Raises the SourceError of what was found, for the caller to say in which file, and BackupError when the check
+    itself could not be done.
     """
     source.check_length(copy)
     # immutable: no locks, no -wal or -shm beside the copy, and no recovery, which a finished copy never needs.
-    with closing(sqlite3.connect(source.uri(copy, "immutable=1"), uri=True)) as connection:
+    # mode=ro: without it SQLite would make an empty file where the copy is gone.
+    with closing(sqlite3.connect(source.uri(copy, "mode=ro&immutable=1"), uri=True)) as connection:
         try:
             _integrity(connection)
             return _content(connection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import math
 import os
 import pwd
@@ -25,6 +26,7 @@ from scpln_backup.errors import (
     SourceOwnerError,
     SourceTruncatedError,
 )
+from scpln_backup.model import SourceFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +59,7 @@ class SourceFacts(msgspec.Struct, frozen=True):
     size_bytes: int
     wal_bytes: int
     header: Header
+    file: SourceFile
 
 
 def parse_header(raw: bytes) -> Header:
@@ -105,7 +108,25 @@ def inspect(path: Path) -> SourceFacts:
         size_bytes=status.st_size,
         wal_bytes=wal.stat().st_size if wal.exists() else 0,
         header=parse_header(sample),
+        file=_describe(path, status),
     )
+
+
+def _describe(path: Path, status: os.stat_result) -> SourceFile:
+    try:
+        group = grp.getgrgid(status.st_gid).gr_name
+    except KeyError:
+        group = f"#{status.st_gid}"
+    return SourceFile(
+        path=str(path), owner=_user(status.st_uid), group=group, mode=f"{stat.S_IMODE(status.st_mode):04o}"
+    )
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
 
 
 def _require_owner(path: Path, owner: int) -> None:
@@ -113,10 +134,7 @@ def _require_owner(path: Path, owner: int) -> None:
     # write fails with "attempt to write a readonly database".
     if os.geteuid() == owner:
         return
-    try:
-        name = pwd.getpwuid(owner).pw_name
-    except KeyError:
-        name = f"#{owner}"
+    name = _user(owner)
     msg = (
         f"{path}: belongs to user {name}, and this runs as uid {os.geteuid()}: a reader under another user can "
         f"lock the application out of its own database; run it as {name}: sudo -u {name} scpln-backup …"
@@ -138,9 +156,15 @@ def _foreign(path: Path, sample: bytes, size: int) -> SourceError:
 
 
 def check_length(path: Path) -> None:
-    """Raise SourceTruncatedError (its message names no file) when a file that nobody writes lacks pages."""
+    """Raise SourceTruncatedError when a file that nobody writes lacks pages, NotADatabaseError when it is none.
+
+    Their messages name no file: the caller knows what it was.
+    """
     with path.open("rb") as file:
-        header = parse_header(file.read(_HEADER_SIZE))
+        raw = file.read(_HEADER_SIZE)
+    if not raw.startswith(_MAGIC) or len(raw) < _HEADER_SIZE:
+        raise NotADatabaseError("not a SQLite database")
+    header = parse_header(raw)
     size = path.stat().st_size
     if header.page_count is not None and size < header.page_count * header.page_size:
         msg = (
