@@ -234,3 +234,7 @@ def test_bad_artifacts_do_not_fill_a_quota(rule, state):
     """The damaged one is the newest of its day, week, month and year, and still the good one before it is kept."""
     good, bad = candidate(40.1, State.VERIFIED), candidate(40, state)
     assert deleted([good, bad], Policy(keep_verified=0, **{rule: 1})) == {bad.name}
+
+
+def test_one_that_cannot_be_judged_is_kept():
+    assert reasons([candidate(400, problem="unreadable manifest")], BARE) == ["unreadable manifest"]

@@ -48,6 +48,7 @@ def plan(house: House, artifacts: Sequence[Artifact], now: datetime, last: RunRe
             modified_at=artifact.modified_at,
             state=artifact.state,
             pinned=artifact.pinned,
+            problem=artifact.problem if artifact.manifest is None else None,
         )
         for artifact in artifacts
     ]

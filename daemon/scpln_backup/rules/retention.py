@@ -40,7 +40,10 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """An artifact as retention sees it: `modified_at` is what it ages by, `taken_at` what periods go by."""
+    """An artifact as retention sees it: `modified_at` is what it ages by, `taken_at` what periods go by.
+
+    `problem` says why it cannot be judged (its manifest is there and cannot be read): it may be the last good one.
+    """
 
     name: str
     taken_at: datetime
@@ -48,6 +51,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     pinned: bool = False
     in_use: bool = False
+    problem: str | None = None
 
 
 class Action(StrEnum):
@@ -74,7 +78,7 @@ def decide(
     """A verdict for every candidate, newest first.
 
     Never deleted, whatever their age: the newest `keep_verified` verified ones, pinned ones, ones being read,
-    and everything while retention is `frozen` (why it is).
+    ones that cannot be judged, and everything while retention is `frozen` (why it is).
     """
     newest_first = sorted(candidates, key=lambda c: (c.taken_at.astimezone(UTC), c.name), reverse=True)
     held = _held_by_rule(newest_first, policy, zone)
@@ -97,7 +101,7 @@ def _protection(candidate: Candidate, frozen: str | None) -> str | None:
         return "being read"
     if candidate.pinned:
         return "pinned"
-    return None
+    return candidate.problem
 
 
 def _youth(age: int, days: int) -> str | None:
