@@ -56,13 +56,15 @@ class House:
         return Lock(path, what, hint="try again when it is done", zone=self.zone)
 
     def require_owner(self) -> None:
-        """Refuse to change what belongs to another user: files of ours in it would lock that user out."""
+        """Refuse to work as root in another user's folders: root's files in them would lock that user out."""
+        if os.geteuid() != 0:
+            return
         for folder in (Path(self.config.state.directory), self.root):
-            if folder.exists() and (owner := folder.stat().st_uid) != os.geteuid():
+            if folder.exists() and (owner := folder.stat().st_uid) != 0:
                 name = _user(owner)
                 msg = (
-                    f"{folder}: belongs to user {name}, and this runs as {_user(os.geteuid())}: files made here would "
-                    f"lock {name} out; run it as {name}: sudo -u {name} scpln-backup …"
+                    f"{folder}: belongs to user {name}, and this runs as root: files made here would lock {name} out; "
+                    f"run it as {name}: sudo -u {name} scpln-backup …"
                 )
                 raise BackupError(msg)
 
