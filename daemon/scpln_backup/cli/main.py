@@ -21,6 +21,7 @@ from scpln_backup.cli.status import status
 from scpln_backup.cli.sweep import sweep
 from scpln_backup.cli.verify import verify
 from scpln_backup.errors import BackupError
+from scpln_backup.observers.log import handler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +68,7 @@ for verb in (serve, backup, listing, verify, sweep, pin, unpin, status, schedule
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command; return its exit code."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(handlers=[handler(os.environ, sys.stderr)])
     session = Session(None)
     try:
         code = command.main(list(arguments), "scpln-backup", standalone_mode=False, obj=session)
