@@ -158,6 +158,18 @@ class TestFailedRun:
         assert "need 12" in document["error"]
         assert str(place.root) in document["error"]
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system")
+    def test_what_is_past_its_time_makes_room(self, place: Place) -> None:
+        place.root.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", place.root], check=True)
+        try:
+            old = place.legacy("scpln-20250101_0230.db.gz", days_old=400, content=os.urandom(15 << 20))
+            place.legacy("scpln-20250102_0230.db.gz", days_old=1)
+            assert place.backup()["outcome"] == "success"
+            assert not old.exists()
+        finally:
+            subprocess.run(["umount", place.root], check=True)
+
     def test_the_next_good_run_is_a_success(self, place: Place) -> None:
         saved = place.source.read_bytes()
         place.source.unlink()

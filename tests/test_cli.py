@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import re
 import subprocess
 from datetime import datetime
 from pathlib import Path
@@ -237,6 +238,14 @@ class TestSweep:
         place.backup()
         assert len(place.listed()) == 2
 
+    def test_an_operator_may_sweep_despite_a_failure(self, place: Place) -> None:
+        old = place.legacy("scpln-20250101_0230.db.gz", days_old=400)
+        place.legacy("scpln-20250102_0230.db.gz", days_old=1)
+        place.source.unlink()
+        place.json("backup", code=1)
+        place.json("sweep", "--despite-failure")
+        assert not old.exists()
+
     def test_nothing_when_the_clock_jumped(self, place: Place) -> None:
         place.backup()
         catalog = Catalog(place.state / "catalog.db", ZoneInfo("Asia/Tokyo"))
@@ -324,6 +333,9 @@ class TestConfig:
         assert "SECRET_KEY" in done.stderr
         assert "hunter2" not in done.stderr + done.stdout + config.read_text(encoding="utf-8")
         assert str(env.parent / "data" / "scpln.db") in config.read_text(encoding="utf-8")
+        assert re.search('^timezone = "[^"]+"', config.read_text(encoding="utf-8"), re.MULTILINE)
+        assert config.stat().st_mode & 0o777 == 0o644
+        assert config.parent.stat().st_mode & 0o777 == 0o755
         subprocess.run([*command, "check"], check=True, capture_output=True)
         again = subprocess.run([*command, "init"], capture_output=True, text=True, check=False)
         assert again.returncode == 2

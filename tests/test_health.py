@@ -101,7 +101,7 @@ def test_overdue_begins_after_the_deadline():
     assert late.overdue
     assert late.level is Level.CRITICAL
     assert list(late.reasons) == [
-        "no backup has succeeded since 2026-11-22 02:31, more than 24 hours ago: see `scpln-backup doctor`, then run `scpln-backup backup`"
+        "no backup has succeeded since 2026-11-22 02:31, more than 24 hours ago: see why in `journalctl -u scpln-backup`, then run `scpln-backup backup`"
     ]
 
 

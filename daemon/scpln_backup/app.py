@@ -37,14 +37,16 @@ class App:
         self.schedules = {"backup": _schedule(config)}
 
     @classmethod
-    def build(cls, config: Config, announce: Announcer | None = None) -> App:
+    def build(cls, config: Config, announce: Announcer | None = None, *, as_root: bool = False) -> App:
         """For those who change things: makes the state folder and the catalog, or mends them.
 
-        Raises BackupError when the state belongs to another user or cannot be written.
+        `as_root` is for what root does in the owner's folders, and leaves to the owner.  Raises BackupError when the
+        state belongs to another user or cannot be written.
         """
         app = cls.reader(config, announce)
         house = app.house
-        house.require_owner()
+        if not as_root:
+            house.require_owner()
         house.catalog = Catalog.open(house.catalog.path, house.zone, house.now())
         if house.catalog.is_new:
             artifacts = house.store.scan()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from scpln_backup.cli import render
 from scpln_backup.cli.context import Session, json_option, note, pass_session
+from scpln_backup.cli.interrupt import INTERRUPTED, cancelled_by_signals
 from scpln_backup.cli.progress import progress_bar
 from scpln_backup.errors import BackupError
 from scpln_backup.events import Announcer
@@ -20,13 +19,9 @@ from scpln_backup.model import Outcome, RunRecord, Trigger
 from scpln_backup.support.locks import holder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
-
     from scpln_backup.app import App
 
 _LOOK_SECONDS = 0.5
-_INTERRUPTED = 130
 
 
 @click.command()
@@ -41,7 +36,7 @@ def backup(session: Session, wait: bool) -> int:
     if holding is not None and holding.pid is not None:
         record = _ask_daemon(reader, holding.pid)
     else:
-        with reader.foreground_lock, _cancelled_by_signals() as cancel, progress_bar(announce):
+        with reader.foreground_lock, cancelled_by_signals() as cancel, progress_bar(announce):
             record = session.app(announce).backup(Trigger.CLI, cancel)
     if session.json:
         session.emit(document(record))
@@ -50,7 +45,7 @@ def backup(session: Session, wait: bool) -> int:
     if record.error:
         note(f"{'warning' if record.outcome is Outcome.DEGRADED else 'error'}: {record.error}")
     if record.interrupted:
-        return _INTERRUPTED
+        return INTERRUPTED
     return 0 if record.outcome is Outcome.SUCCESS else 1
 
 
@@ -71,22 +66,6 @@ def document(record: RunRecord) -> dict[str, Any]:
         "stage_seconds": record.stage_seconds,
         "error": record.error,
     }
-
-
-@contextmanager
-def _cancelled_by_signals() -> Iterator[threading.Event]:
-    """An event that ^C, SIGTERM or a closed terminal sets: the run is given up, and cleared away, at a safe point."""
-    cancel = threading.Event()
-
-    def set_cancel(_number: int, _frame: FrameType | None) -> None:
-        cancel.set()
-
-    before = {number: signal.signal(number, set_cancel) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield cancel
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _ask_daemon(app: App, pid: int) -> RunRecord:

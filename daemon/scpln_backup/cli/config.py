@@ -10,10 +10,12 @@ import click
 from scpln_backup.app import App
 from scpln_backup.cli.context import Session, json_option, note, pass_session
 from scpln_backup.config.load import load_with_origins
+from scpln_backup.config.schema import Config
 from scpln_backup.errors import ConfigError, from_os
 from scpln_backup.support.files import make_folder, write_durably
 
 _READABLE = 0o644
+_OPEN = 0o755
 
 
 @click.group()
@@ -32,14 +34,15 @@ def init(session: Session, env_file: Path | None, force: bool) -> None:
     """Write a commented configuration."""
     from scpln_backup.config.write import init as draft  # noqa: PLC0415 - tomli-w is needed here only
 
-    written = draft(env_file)
+    # The zone is written out: whoever reads "30 2 * * *" should see whose half past two that is.
+    written = draft(env_file, {"schedule.timezone": Config().timezone.key})
     path = session.config_path
     try:
         if path.exists() and not force:
             raise ConfigError(f"{path}: there is a configuration already; --force replaces it and keeps it as FILE.old")
         if path.exists():
             path.replace(path.with_name(path.name + ".old"))
-        make_folder(path.parent)
+        make_folder(path.parent, _OPEN)
         # Everybody may read it: it holds no secrets, and the daemon runs as another user than who writes it.
         write_durably(path, written.text.encode(), _READABLE, overwrite=False)
     except OSError as error:

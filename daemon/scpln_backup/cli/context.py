@@ -37,9 +37,9 @@ class Session:
     def config(self) -> Config:
         return load(self.config_path, os.environ)
 
-    def app(self, announce: Announcer | None = None) -> App:
-        """For verbs that change something."""
-        return App.build(self.config(), announce)
+    def app(self, announce: Announcer | None = None, *, as_root: bool = False) -> App:
+        """For verbs that change something; `as_root` for those that root may run in the owner's folders."""
+        return App.build(self.config(), announce, as_root=as_root)
 
     def reader(self, announce: Announcer | None = None) -> App:
         """For verbs that only look."""

@@ -22,6 +22,7 @@ from scpln_backup.cli.sweep import sweep
 from scpln_backup.cli.verify import verify
 from scpln_backup.errors import BackupError
 from scpln_backup.observers.log import handler
+from scpln_backup.support.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +70,22 @@ for verb in (serve, backup, listing, verify, sweep, pin, unpin, status, schedule
 def run(arguments: Sequence[str]) -> int:
     """Run the command; return its exit code."""
     logging.basicConfig(handlers=[handler(os.environ, sys.stderr)])
-    session = Session(None)
+    try:
+        code = _run(Session(None), arguments)
+        sys.stdout.flush()  # here, where it can still be told that it does not go
+    except BrokenPipeError:  # the reader of our output went away (`… | head`)
+        _drop_output()
+        return 1
+    except OSError as error:
+        if error.filename is not None:
+            raise  # no output of ours: a bug
+        _drop_output()
+        note(f"error: the output cannot be written: {one_line(error)}")
+        return 1
+    return code
+
+
+def _run(session: Session, arguments: Sequence[str]) -> int:
     try:
         code = command.main(list(arguments), "scpln-backup", standalone_mode=False, obj=session)
     except BackupError as error:
@@ -79,11 +95,12 @@ def run(arguments: Sequence[str]) -> int:
         return _report(session, error.format_message(), error.exit_code, error)
     except (click.Abort, KeyboardInterrupt) as error:
         return _report(session, "interrupted", _INTERRUPTED, error)
-    except BrokenPipeError:
-        # The reader of our output went away (`… | head`); what Python flushes at exit must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     return code if isinstance(code, int) else 0
+
+
+def _drop_output() -> None:
+    """What Python flushes at exit must not complain too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_usage(error: click.ClickException) -> None:

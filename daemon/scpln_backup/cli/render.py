@@ -79,7 +79,7 @@ def artifacts(found: Sequence[Artifact], root: Path, zone: ZoneInfo) -> None:
         return
     table = _table("NAME", "TAKEN", "SIZE", "DATABASE", "STATE", "", right=("SIZE", "DATABASE"))
     for artifact in found:
-        remarks = [remark for remark in ("pinned" if artifact.pinned else "", artifact.problem or "") if remark]
+        remarks = [remark for remark in ("pinned" if artifact.pinned else "", _trouble(artifact)) if remark]
         table.add_row(
             artifact.name,
             artifact.taken_at.astimezone(zone).strftime(_MINUTE),
@@ -91,6 +91,11 @@ def artifacts(found: Sequence[Artifact], root: Path, zone: ZoneInfo) -> None:
     _console().print(table)
     total = human_bytes(sum(artifact.bytes for artifact in found))
     click.echo(f"{len(found)} {_plural('artifact', len(found))}, {total}, under {root}")
+
+
+def _trouble(artifact: Artifact) -> str:
+    reason = artifact.manifest.state_reason if artifact.manifest is not None else None
+    return artifact.problem or reason or ""
 
 
 def _plural(word: str, count: int) -> str:

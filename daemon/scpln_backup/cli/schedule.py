@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import click
 
 from scpln_backup.cli import render
 from scpln_backup.cli.context import Session, json_option, pass_session
-
-if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
+from scpln_backup.cli.times import parse_time
 
 
 @click.command()
@@ -24,19 +20,10 @@ if TYPE_CHECKING:
 def schedule(session: Session, start: str | None, count: int) -> None:
     """Show when the jobs will run."""
     app = session.reader()
-    after = _parse(start, app.zone) if start is not None else app.now()
+    after = parse_time(start, app.zone, "--from") if start is not None else app.now()
     streams = [((at.timestamp(), job, at) for at in planned.after(after)) for job, planned in app.schedules.items()]
     coming = [(job, at) for _, job, at in islice(heapq.merge(*streams), count)]
     if session.json:
         session.emit([{"job": job, "at": at.isoformat()} for job, at in coming])
     else:
         render.schedule(coming, app.zone)
-
-
-def _parse(text: str, zone: ZoneInfo) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        message = f"{text!r} is not a time; write it as 2026-11-22, 2026-11-22T02:30 or 2026-11-22T02:30+09:00"
-        raise click.BadParameter(message, param_hint="--from") from None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)

@@ -14,16 +14,18 @@ from scpln_backup.rules.retention import Action
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
 @click.option("--explain", is_flag=True, help="Give the reason for each artifact, kept ones too.")
+@click.option("--despite-failure", is_flag=True, help="Delete although the last run failed or is suspect.")
 @click.option("--accept-clock", is_flag=True, help="Take the clock as it is now for right, after it jumped.")
 @json_option
 @pass_session
-def sweep(session: Session, dry_run: bool, explain: bool, accept_clock: bool) -> int:
+def sweep(session: Session, dry_run: bool, explain: bool, despite_failure: bool, accept_clock: bool) -> int:
     """Delete what retention no longer keeps."""
     app = session.reader() if dry_run else session.app()
     house = app.house
     if dry_run:
         artifacts = house.store.scan()
-        result = operation.plan(house, artifacts, app.now(), app.catalog.last_finished())
+        last = None if despite_failure else app.catalog.last_finished()
+        result = operation.plan(house, artifacts, app.now(), last)
         doomed = {verdict.name for verdict in result.verdicts if verdict.action is Action.DELETE}
         try:
             operation.refuse_to_empty(artifacts, doomed)
@@ -36,7 +38,8 @@ def sweep(session: Session, dry_run: bool, explain: bool, accept_clock: bool) ->
                 operation.accept_clock(house)
             artifacts = house.store.scan()
             app.catalog.sync_artifacts(artifacts, app.now())
-            result = operation.sweep(house, artifacts, app.now(), app.catalog.last_finished())
+            last = None if despite_failure else app.catalog.last_finished()
+            result = operation.sweep(house, artifacts, app.now(), last)
     if session.json:
         session.emit(result.verdicts)
     else:

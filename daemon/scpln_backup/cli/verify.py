@@ -36,6 +36,8 @@ def verify(session: Session, names: tuple[str, ...], every: bool, accept_shrink:
             render.verification(result)
             if result.state is State.SUSPECT:
                 note("suspect still: if the shrink was meant, say so with --accept-shrink")
+            elif accept_shrink and result.ok:
+                note("accepted; the next good run ends the alarm: scpln-backup backup")
     if session.json:
         session.emit(results)
     return 0 if all(result.ok for result in results) else 1

@@ -89,7 +89,7 @@ class _Run:
             house.store.prepare()
             house.store.clean()
             self._artifacts = house.store.scan()
-            require_room(house.root, room_needed(facts, self._artifacts))
+            self._make_room(room_needed(facts, self._artifacts))
         backup_config = house.config.backup
         request = worker.Request(
             source=str(house.source),
@@ -101,6 +101,17 @@ class _Run:
         )
         self._done = work(request, lock_fd=lock_fd, cancel=cancel, announce=house.announce)
         self._seconds.update(self._done.stage_seconds)
+
+    def _make_room(self, needed: int) -> None:
+        """Where room is lacking, what is past its time goes now instead of after the run."""
+        house = self._house
+        try:
+            require_room(house.root, needed)
+        except NoSpaceError:
+            with self._problem_noted():
+                sweep.sweep(house, self._artifacts, house.now(), house.catalog.last_finished(self._record.id))
+                self._artifacts = house.store.scan()
+            require_room(house.root, needed)
 
     def publish(self) -> None:
         """Give the artifact its name, whole or not at all."""
@@ -241,6 +252,6 @@ def require_room(root: Path, needed: int) -> None:
     if free < needed:
         msg = (
             f"{root}: {human_bytes(free)} free, and the copy and its artifact need {human_bytes(needed)}; make room, "
-            f"or lower [retention] days"
+            f"or lower [retention] days and run: scpln-backup sweep --despite-failure"
         )
         raise NoSpaceError(msg)

@@ -49,7 +49,7 @@ def status(
     last_good = catalog.last_good()
     installed_at = catalog.installed_at() or now
     summary = catalog.artifact_summary()
-    frozen = sweep.frozen_because(house, (), now, last_run) if last_run is not None else None
+    frozen = sweep.frozen_because(house, last_run) if last_run is not None else None
     last_success_at = last_good.finished_at if last_good is not None else None
     facts = Facts(
         now=now,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from scpln_backup.model import Artifact, RunRecord
     from scpln_backup.operations.house import House
 
-_FUTURE_TOLERANCE = timedelta(days=1)
-
 
 class Sweep(msgspec.Struct, frozen=True):
     """What was decided, and deleted unless it was a dry run. `frozen` says why nothing may be deleted now."""
@@ -40,7 +37,7 @@ def policy(house: House) -> Policy:
 
 def plan(house: House, artifacts: Sequence[Artifact], now: datetime, last: RunRecord | None) -> Sweep:
     """Decide without deleting. `last` is the newest finished run."""
-    frozen = frozen_because(house, artifacts, now, last)
+    frozen = frozen_because(house, last)
     candidates = [
         Candidate(
             name=artifact.name,
@@ -55,14 +52,11 @@ def plan(house: House, artifacts: Sequence[Artifact], now: datetime, last: RunRe
     return Sweep(decide(candidates, policy(house), now=now, zone=house.zone, frozen=frozen), [], frozen)
 
 
-def frozen_because(house: House, artifacts: Sequence[Artifact], now: datetime, last: RunRecord | None) -> str | None:
+def frozen_because(house: House, last: RunRecord | None) -> str | None:
     """Why retention must not delete anything now, None when it may (design, section 5)."""
     if last is not None and last.outcome in (Outcome.FAILED, Outcome.SUSPECT):
         how = "failed" if last.outcome is Outcome.FAILED else "is suspect"
         return f"the last run {how}; it goes on after the next good one"
-    newest = max((artifact.taken_at.astimezone(UTC) for artifact in artifacts), default=None)
-    if newest is not None and newest - now.astimezone(UTC) > _FUTURE_TOLERANCE:
-        return "the newest artifact is from the future: the clock was set back; check it with: timedatectl"
     before = house.catalog.clock()
     jumped = None if before is None else jump(before, ClockReading(*clock.read_clock()))
     if jumped is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sqlite3
 from typing import TYPE_CHECKING
@@ -9,15 +10,18 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from scpln_backup import __version__
-from scpln_backup.errors import ArtifactError, SourceError, from_os
+from scpln_backup.errors import ArtifactError, SourceError, StoppedError, from_os
 from scpln_backup.events import ArtifactVerified
 from scpln_backup.model import Manifest, State
 from scpln_backup.rules.naming import compression_of
 from scpln_backup.stages import check, pack
+from scpln_backup.support import files
 from scpln_backup.support.text import one_line
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Sequence
+    from pathlib import Path
 
     from scpln_backup.model import Artifact, Fingerprint
     from scpln_backup.operations.house import House
@@ -32,8 +36,8 @@ class Verification(msgspec.Struct, frozen=True):
     state: State
 
 
-class _Read(msgspec.Struct, frozen=True):
-    """What reading an artifact gave: `fingerprint` is None when it holds no sound database."""
+class Reading(msgspec.Struct, frozen=True):
+    """What reading an artifact gave: `fingerprint` is None when it holds no sound database, which `error` says."""
 
     packed: pack.Packed | None
     fingerprint: Fingerprint | None
@@ -61,36 +65,60 @@ def verify(house: House, artifact: Artifact, *, accept: bool = False) -> Verific
         house.store.prepare()
         house.store.clean()
         try:
-            read = _read(house, artifact)
+            reading = read(house, artifact, house.store.staging / "verify.db")
         except OSError as error:
             raise from_os(error) from error
         finally:
             house.store.clean()
-        found = read.error or _difference(artifact, read)
-        manifest = _judged(house, artifact, read, found, accept=accept)
-        if manifest is not None:
-            house.store.update_manifest(manifest)
-        house.catalog.sync_artifacts(house.store.scan(), house.now())
+        return judge(house, artifact, reading, accept=accept)
+
+
+def read(
+    house: House, artifact: Artifact, copy: Path, *, durable: bool = False, cancel: threading.Event | None = None
+) -> Reading:
+    """Decompress an artifact into the new file `copy` (0600) and check the database in it, as a restore would.
+
+    `durable` has it synced to the disk, `cancel` gives it up (StoppedError). Raises BackupError or OSError when the
+    reading itself could not be done, which says nothing about the artifact.
+    """
+    descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, files.PRIVATE_FILE)
+    with os.fdopen(descriptor, "wb") as target, house.store.reading(artifact.name) as file:
+
+        def write(piece: bytes) -> None:
+            if cancel is not None and cancel.is_set():
+                raise StoppedError(f"{artifact.name}: reading it was interrupted")
+            target.write(piece)
+
+        try:
+            packed = pack.unpack(file, compression_of(artifact.name), house.workers, write)
+        except ArtifactError as error:
+            return Reading(None, None, one_line(error))
+        if durable:
+            target.flush()
+            os.fsync(descriptor)
+    try:
+        content = check.examine(copy)
+    except SourceError as error:
+        return Reading(packed, None, f"what it decompresses to is {one_line(error)}")
+    return Reading(packed, content.fingerprint(packed.raw_sha256, packed.raw_bytes), None)
+
+
+def judge(house: House, artifact: Artifact, reading: Reading, *, accept: bool = False) -> Verification:
+    """Compare what was read with the manifest, write the verdict into it, and tell everybody.
+
+    The caller holds the run lock.
+    """
+    found = reading.error or _difference(artifact, reading)
+    manifest = _judged(house, artifact, reading, found, accept=accept)
+    if manifest is not None:
+        house.store.update_manifest(manifest)
+    house.catalog.sync_artifacts(house.store.scan(), house.now())
     house.announce(ArtifactVerified(name=artifact.name, error=found))
     state = manifest.state if manifest is not None else State.UNVERIFIED
     return Verification(artifact.name, found is None, found, state)
 
 
-def _read(house: House, artifact: Artifact) -> _Read:
-    scratch = house.store.staging / "verify.db"
-    with house.store.reading(artifact.name) as file, scratch.open("xb") as target:
-        try:
-            packed = pack.unpack(file, compression_of(artifact.name), house.workers, target.write)
-        except ArtifactError as error:
-            return _Read(None, None, one_line(error))
-    try:
-        content = check.examine(scratch)
-    except SourceError as error:
-        return _Read(packed, None, f"what it decompresses to is {one_line(error)}")
-    return _Read(packed, content.fingerprint(packed.raw_sha256, packed.raw_bytes), None)
-
-
-def _difference(artifact: Artifact, read: _Read) -> str | None:
+def _difference(artifact: Artifact, read: Reading) -> str | None:
     manifest = artifact.manifest
     if manifest is None or read.packed is None or manifest.fingerprint is None:
         return None
@@ -101,7 +129,7 @@ def _difference(artifact: Artifact, read: _Read) -> str | None:
     return None
 
 
-def _judged(house: House, artifact: Artifact, read: _Read, error: str | None, *, accept: bool) -> Manifest | None:
+def _judged(house: House, artifact: Artifact, read: Reading, error: str | None, *, accept: bool) -> Manifest | None:
     """The manifest with the verdict in it; None where there is nothing to write one from."""
     now = house.now()
     manifest = artifact.manifest or _adopted(house, artifact, read)
@@ -120,7 +148,7 @@ def _judged(house: House, artifact: Artifact, read: _Read, error: str | None, *,
     )
 
 
-def _adopted(house: House, artifact: Artifact, read: _Read) -> Manifest | None:
+def _adopted(house: House, artifact: Artifact, read: Reading) -> Manifest | None:
     """A manifest for an artifact that came without one (the old procedure's)."""
     if read.packed is None and artifact.problem is not None:
         return None  # its manifest is there and unreadable; it is kept for whoever looks into it

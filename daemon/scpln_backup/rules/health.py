@@ -94,7 +94,7 @@ def _run_may_make_it(running_since: datetime | None, deadline: datetime, now: da
 
 
 def _overdue_reason(facts: Facts, hours: int, zone: tzinfo) -> str:
-    remedy = "see `scpln-backup doctor`, then run `scpln-backup backup`"
+    remedy = "see why in `journalctl -u scpln-backup`, then run `scpln-backup backup`"
     if facts.last_success_at is None:
         return (
             f"no backup has succeeded since the installation at {_at(facts.installed_at, zone)}, "
@@ -112,7 +112,7 @@ def _broken(facts: Facts, zone: tzinfo) -> list[str]:
         reasons.append(f"the run of {_at(run.started_at, zone)} failed: {_said(run)}")
     if facts.corrupt_artifacts:
         what = "1 artifact is" if facts.corrupt_artifacts == 1 else f"{facts.corrupt_artifacts} artifacts are"
-        reasons.append(f"{what} corrupt: see `scpln-backup list`")
+        reasons.append(f"{what} corrupt: see `scpln-backup list`, move it away, then run `scpln-backup verify`")
     if not facts.scheduler_alive:
         reasons.append("the scheduler is not running: restart the service")
     return reasons
@@ -122,7 +122,10 @@ def _doubtful(facts: Facts, zone: tzinfo) -> list[str]:
     reasons = []
     run = facts.last_run
     if run is not None and run.outcome is Outcome.SUSPECT:
-        reasons.append(f"the run of {_at(run.started_at, zone)} is suspect: {_said(run)}")
+        reasons.append(
+            f"the run of {_at(run.started_at, zone)} is suspect: {_said(run)}; if that was meant: "
+            f"`scpln-backup verify {run.artifact} --accept-shrink`, then `scpln-backup backup`"
+        )
     elif run is not None and run.outcome is Outcome.DEGRADED:
         reasons.append(
             f"the run of {_at(run.started_at, zone)} made a good artifact, but a later step failed: {_said(run)}"

@@ -1,9 +1,9 @@
 """The artifact's format: independent blocks that any gunzip or zstd reads as one stream.
 
 gzip: every MiB of the database is a gzip member of its own (RFC 1952 allows any number of them), and an FEXTRA
-subfield "SB" holds the member's whole length, as bgzip does.  zstd: every MiB is a frame of its own behind a
-skippable frame that holds its length, as pzstd writes it.  The lengths let both cores inflate side by side;
-readers that don't know them skip them.
+subfield "SB" holds the member's whole length, as bgzip does with one of its own.  zstd: every MiB is a frame of its
+own behind a skippable frame that holds its length, as pzstd does with another magic number.  The lengths let both
+cores inflate side by side; readers that don't know them skip them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 BLOCK = 1024 * 1024
+# Noise grows a little when it is encoded. A greater length is damage, and no reason to ask for gigabytes of memory.
+_LONGEST = BLOCK + 64 * 1024
 
 # RFC 1952, 2.3: ID1 ID2 CM FLG(FEXTRA) MTIME XFL OS(unknown) XLEN, then SI1 SI2 LEN and the member's length.
 _GZIP_HEADER = struct.Struct("<4sIBBH2sHI")
@@ -35,9 +37,10 @@ _GZIP_EXTRA_SIZE = 8
 _GZIP_OS_UNKNOWN = 255
 _GZIP_TRAILER = struct.Struct("<II")
 
-# RFC 8878, 3.1.2: a skippable frame of four bytes, the length of the frame that follows.
+# RFC 8878, 3.1.2: a skippable frame of four bytes, the length of the frame that follows. Any of sixteen magic numbers
+# will do; 0x184D2A50 is pzstd's, whose frames are longer than our blocks.
 _ZSTD_HEADER = struct.Struct("<III")
-_ZSTD_SKIPPABLE = 0x184D2A50
+_ZSTD_SKIPPABLE = 0x184D2A5B
 
 
 class Codec(Protocol):
@@ -87,7 +90,8 @@ class GzipCodec:
             return None
         start, _, _, _, extra, subfield, _, length = _GZIP_HEADER.unpack(header)
         ours = (start, extra, subfield) == (_GZIP_START, _GZIP_EXTRA_SIZE, _GZIP_SUBFIELD)
-        return int(length) if ours and length >= _GZIP_HEADER.size + _GZIP_TRAILER.size else None
+        possible = _GZIP_HEADER.size + _GZIP_TRAILER.size <= length <= _LONGEST
+        return int(length) if ours and possible else None
 
 
 class ZstdCodec:
@@ -106,10 +110,13 @@ class ZstdCodec:
     def decode(self, encoded: bytes) -> bytes:
         import zstandard  # noqa: PLC0415 - as above
 
+        frame = memoryview(encoded)[_ZSTD_HEADER.size :]
         try:
-            return zstandard.ZstdDecompressor().decompress(
-                memoryview(encoded)[_ZSTD_HEADER.size :], max_output_size=BLOCK, allow_extra_data=False
-            )
+            # decompress() would allocate whatever size the frame claims; -1 where it claims none.
+            if zstandard.frame_content_size(frame) > BLOCK:
+                msg = "a block is damaged: its length is impossible"
+                raise ArtifactError(msg)
+            return zstandard.ZstdDecompressor().decompress(frame, max_output_size=BLOCK, allow_extra_data=False)
         except zstandard.ZstdError as error:
             msg = f"a block is damaged: {error}"
             raise ArtifactError(msg) from error
@@ -118,7 +125,8 @@ class ZstdCodec:
         if len(header) < _ZSTD_HEADER.size:
             return None
         magic, size, length = _ZSTD_HEADER.unpack(header)
-        return _ZSTD_HEADER.size + length if (magic, size) == (_ZSTD_SKIPPABLE, 4) else None
+        ours = (magic, size) == (_ZSTD_SKIPPABLE, 4)
+        return _ZSTD_HEADER.size + length if ours and length <= _LONGEST else None
 
 
 def _igzip(block: bytes) -> bytes:

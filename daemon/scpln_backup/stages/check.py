@@ -63,10 +63,20 @@ def examine(copy: Path) -> Content:
             raise SourceCorruptError(f"damaged: SQLite says: {error}") from error
 
 
+def examine_live(path: Path) -> None:
+    """integrity_check of a database that may have a WAL of its own; raise SourceCorruptError with what was found."""
+    with closing(source.connect(path, wait_seconds=0)) as connection:
+        try:
+            _integrity(connection)
+        except sqlite3.DatabaseError as error:
+            raise SourceCorruptError(f"{path}: damaged: SQLite says: {error}") from error
+
+
 def _integrity(connection: sqlite3.Connection) -> None:
     problems = [row[0] for row in connection.execute(f"PRAGMA integrity_check({_PROBLEMS_SHOWN})")]
     if problems != ["ok"]:
-        found = "; ".join(" ".join(problem.split()) for problem in problems)
+        lines = [line for problem in problems for line in problem.splitlines() if not line.startswith("***")]
+        found = "; ".join(lines[:_PROBLEMS_SHOWN])
         raise SourceCorruptError(f"damaged: integrity_check says: {found}")
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BLOCKS_IN_FLIGHT_PER_WORKER = 3
+_CHUNK = 64 * 1024  # of a stream that somebody else wrote
 
 
 class Packed(msgspec.Struct, frozen=True):
@@ -94,7 +95,7 @@ def unpack(
             encoded = counted(encoded_blocks(artifact, codec))
             pieces = in_order(pool, codec.decode, encoded, workers * _BLOCKS_IN_FLIGHT_PER_WORKER)
         else:
-            pieces = _stream(counted(iter(lambda: artifact.read(BLOCK), b"")), compression)
+            pieces = _stream(counted(iter(lambda: artifact.read(_CHUNK), b"")), compression)
         for piece in pieces:
             raw.update(piece)
             sizes[1] += len(piece)
@@ -155,7 +156,9 @@ class _GzipMember:
 
 
 class _ZstdFrame:
-    _SLICE = 16 * 1024  # zstandard's object has no bound on its output but the input's size
+    # zstandard's object has no bound on its output but the input's size: four bytes may become 128 KiB (RFC 8878,
+    # 3.1.1.2), so these become 32 MiB at most.
+    _SLICE = 1024
 
     def __init__(self) -> None:
         import zstandard  # noqa: PLC0415 - only where zstd is used

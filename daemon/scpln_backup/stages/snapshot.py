@@ -12,6 +12,7 @@ Must run in a process of its own: see `source.inspect` about POSIX locks.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import xxhash
 
-from scpln_backup.errors import SourceBusyError, SourceError
+from scpln_backup.errors import SourceBusyError, SourceError, from_os
 from scpln_backup.stages import source as live
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ PIECE = 256 * 1024
 _LOCKED_PASSES = 3
 _RETRY_PAUSE_SECONDS = 0.2
 _WAL_PAGES_PER_STEP = 1024
+_WRITE_ERRORS = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_IOERR_WRITE: errno.EIO,
+    sqlite3.SQLITE_IOERR_TRUNCATE: errno.EIO,
+}
 
 Progress = Callable[[int, int], None]
 
@@ -63,8 +69,8 @@ class _BlockedTooLongError(Exception):
     """The locked pass ran into its limit; what it had compared by then is up to date."""
 
 
-class _JournalModeChangedError(Exception):
-    """The application switched the journal mode while the copy was made."""
+class _SourceChangedError(Exception):
+    """The journal mode was switched, or the file replaced by another, while the copy was made."""
 
 
 def take(path: Path, copy: Path, limits: Limits, progress: Progress) -> SnapshotFacts:
@@ -74,13 +80,15 @@ def take(path: Path, copy: Path, limits: Limits, progress: Progress) -> Snapshot
         method = _copy_wal if facts.header.wal else _copy_rollback
         try:
             return method(path, copy, limits, progress)
-        except _JournalModeChangedError:
+        except _SourceChangedError:
             copy.unlink(missing_ok=True)
         except sqlite3.Error as error:
+            if error.sqlite_errorcode in _WRITE_ERRORS:  # only the copy is written
+                raise from_os(OSError(_WRITE_ERRORS[error.sqlite_errorcode], str(error), str(copy))) from error
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CORRUPT:
                 _blame_length(path)  # the likeliest damage has a name; no connection is open any more
             raise live.translate(error, path, limits.wait_seconds) from error
-    msg = f"{path}: its journal mode keeps changing; let the application settle, then back up again"
+    msg = f"{path}: its journal mode, or the file, keeps changing; let the application settle, then back up again"
     raise SourceError(msg)
 
 
@@ -100,6 +108,8 @@ def _copy_rollback(path: Path, copy: Path, limits: Limits, progress: Progress) -
         with closing(live.connect(path, limits.wait_seconds)) as connection:
             for _ in range(_LOCKED_PASSES):
                 with _shared_lock(connection, limits.wait_seconds):
+                    if not os.path.samestat(os.fstat(src), path.stat()):
+                        raise _SourceChangedError  # the lock is on another file than the one being copied
                     taken_at = datetime.now(UTC)
                     began = time.monotonic()
                     try:
@@ -183,7 +193,7 @@ def _shared_lock(connection: sqlite3.Connection, wait_seconds: float) -> Iterato
     _begin_read(connection, wait_seconds)
     try:
         if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
-            raise _JournalModeChangedError
+            raise _SourceChangedError
         yield
     finally:
         connection.rollback()
@@ -212,7 +222,7 @@ def _copy_wal(path: Path, copy: Path, limits: Limits, progress: Progress) -> Sna
         _begin_read(connection, limits.wait_seconds)
         taken_at = datetime.now(UTC)
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            raise _JournalModeChangedError
+            raise _SourceChangedError
         before = wal.stat().st_size
         page_size = connection.execute("PRAGMA page_size").fetchone()[0]
 
@@ -234,7 +244,11 @@ def _fill(descriptor: int, buffer: memoryview, offset: int) -> int:
     """Read until the buffer is full or the file ends; return how many bytes there are."""
     have = 0
     while have < len(buffer):
-        got = os.preadv(descriptor, [buffer[have:]], offset + have)
+        try:
+            got = os.preadv(descriptor, [buffer[have:]], offset + have)
+        except OSError as error:
+            error.filename = os.readlink(f"/proc/self/fd/{descriptor}")  # or it would be blamed on the copy
+            raise
         if got == 0:
             break
         have += got

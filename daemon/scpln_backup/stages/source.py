@@ -92,7 +92,7 @@ def inspect(path: Path) -> SourceFacts:
         raise SourceMissingError(msg)
     _require_owner(path, status.st_uid)
     if status.st_size == 0:
-        msg = f"{path}: the database is empty (0 bytes); has the application lost it, or not made it yet?"
+        msg = f"{path}: the database is empty (0 bytes); if it should have data: scpln-backup restore"
         raise SourceEmptyError(msg)
     try:
         with path.open("rb") as file:
@@ -136,7 +136,7 @@ def _require_owner(path: Path, owner: int) -> None:
         return
     name = _user(owner)
     msg = (
-        f"{path}: belongs to user {name}, and this runs as uid {os.geteuid()}: a reader under another user can "
+        f"{path}: belongs to user {name}, and this runs as {_user(os.geteuid())}: a reader under another user can "
         f"lock the application out of its own database; run it as {name}: sudo -u {name} scpln-backup …"
     )
     raise SourceOwnerError(msg)
@@ -176,7 +176,7 @@ def check_length(path: Path) -> None:
 
 def blamed(path: Path, error: SourceError) -> SourceError:
     """What was found in a faithful copy is wrong with the source: say so, and what to do."""
-    return type(error)(f"{path}: {error}; restore the newest verified artifact")
+    return type(error)(f"{path}: {error}; bring back the newest verified artifact: scpln-backup restore")
 
 
 def uri(path: Path, query: str) -> str:
@@ -210,5 +210,7 @@ def translate(error: sqlite3.Error, path: Path, wait_seconds: float) -> SourceEr
     if primary == sqlite3.SQLITE_NOTADB:
         return NotADatabaseError(f"{path}: SQLite says: {error}; is the database encrypted?")
     if primary == sqlite3.SQLITE_CORRUPT:
-        return SourceCorruptError(f"{path}: SQLite says: {error}; restore the newest verified artifact")
+        return SourceCorruptError(
+            f"{path}: SQLite says: {error}; bring back the newest verified artifact: scpln-backup restore"
+        )
     return SourceError(f"{path}: SQLite says: {error}")

@@ -118,7 +118,8 @@ def run(request: Request, reporter: _Reporter) -> Done:
     seconds: dict[Stage, float] = {}
     with _timed(seconds, Stage.SNAPSHOT):
         report = reporter.progress(Stage.SNAPSHOT)
-        facts = snapshot.take(Path(request.source), copy, request.limits, report)
+        with _naming(copy):
+            facts = snapshot.take(Path(request.source), copy, request.limits, report)
     # The check has one core and the compression what it leaves; either failing ends the run.
     with ThreadPoolExecutor(1) as beside:
         examined = beside.submit(_timed_check, seconds, copy, Path(request.source))
@@ -129,7 +130,7 @@ def run(request: Request, reporter: _Reporter) -> Done:
                 examined.result()  # a damaged snapshot is not worth compressing to the end
             report(done, total)
 
-        with _timed(seconds, Stage.COMPRESS):
+        with _timed(seconds, Stage.COMPRESS), _naming(artifact):
             raw_sha256, raw_bytes = pack.compress(
                 copy,
                 artifact,
@@ -172,6 +173,17 @@ def _prove(artifact: Path, request: Request, raw_sha256: str) -> pack.Packed:
         msg = f"{artifact}: what was written does not decompress to what was copied; is the disk healthy?"
         raise errors.ProofError(msg)
     return packed
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say which file it was: errors of calls on a descriptor (write, fsync) don't."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager

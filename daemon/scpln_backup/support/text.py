@@ -6,6 +6,7 @@ _STEP = 1024
 _MINUTE = 60
 _HOUR = 60 * _MINUTE
 _DAY = 24 * _HOUR
+_MILLISECONDS_BELOW = 0.1
 _TENTHS_BELOW = 10
 
 
@@ -23,11 +24,17 @@ def human_bytes(size: int) -> str:
 
 
 def human_duration(seconds: float) -> str:
-    """`seconds` in at most two units: "0.3 s", "42 s", "3 min 20 s", "2 h 5 min", "3 d 4 h"."""
+    """`seconds` in at most two units: "4 ms", "0.3 s", "42 s", "3 min 20 s", "2 h 5 min", "3 d 4 h"."""
     if seconds < 0:
         return "-" + human_duration(-seconds)
+    if round(seconds, 1) < _MILLISECONDS_BELOW:
+        return f"{seconds * 1000:.0f} ms"
     if round(seconds, 1) < _TENTHS_BELOW:
         return f"{seconds:.1f} s"
+    return _whole(seconds)
+
+
+def _whole(seconds: float) -> str:
     whole = round(seconds)
     if whole < _MINUTE:
         return f"{whole} s"
