@@ -105,7 +105,7 @@ def test_an_empty_catalog(catalog, path):
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert catalog.installed_at() == NOW
     assert_empty(catalog)
-    assert query(path, "PRAGMA user_version") == [(1,)]
+    assert query(path, "PRAGMA user_version") == [(schema.VERSION,)]
     assert query(path, "PRAGMA journal_mode") == [("delete",)]
 
 
@@ -600,27 +600,27 @@ def test_another_database_is_refused_and_left_alone(path):
 
 def test_an_older_catalog_is_brought_up_to_date(catalog, path, monkeypatch):
     run = finished(catalog)
-    more = (*schema.MIGRATIONS, ("ALTER TABLE slots ADD COLUMN note TEXT", "CREATE TABLE drills (id) "))
+    more = (*schema.MIGRATIONS, ("ALTER TABLE slots ADD COLUMN note TEXT", "CREATE TABLE extra (id)"))
     monkeypatch.setattr(schema, "MIGRATIONS", more)
-    monkeypatch.setattr(schema, "VERSION", 2)
-    with pytest.raises(CatalogError, match="older version"):
+    monkeypatch.setattr(schema, "VERSION", len(more))
+    with pytest.raises(CatalogError, match="older scpln-backup"):
         catalog.runs()
     updated = Catalog.open(path, TOKYO, NOW + HOUR)
     assert not updated.is_new
     assert (updated.runs(), updated.installed_at()) == ([run], NOW)
-    assert query(path, "PRAGMA user_version") == [(2,)]
+    assert query(path, "PRAGMA user_version") == [(len(more),)]
     assert query(path, "SELECT note FROM slots") == []
 
 
 def test_a_migration_that_fails_changes_nothing(catalog, path, monkeypatch):
     before = query(path, "SELECT * FROM sqlite_schema")
-    more = (*schema.MIGRATIONS, ("CREATE TABLE drills (id)", "ALTER TABLE missing ADD COLUMN note"))
+    more = (*schema.MIGRATIONS, ("CREATE TABLE extra (id)", "ALTER TABLE missing ADD COLUMN note"))
     monkeypatch.setattr(schema, "MIGRATIONS", more)
-    monkeypatch.setattr(schema, "VERSION", 2)
+    monkeypatch.setattr(schema, "VERSION", len(more))
     with pytest.raises(CatalogError):
         Catalog.open(path, TOKYO, NOW)
     assert query(path, "SELECT * FROM sqlite_schema") == before
-    assert query(path, "PRAGMA user_version") == [(1,)]
+    assert query(path, "PRAGMA user_version") == [(len(more) - 1,)]
 
 
 def test_a_full_disk_is_said(tmp_path):

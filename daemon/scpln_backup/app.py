@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from scpln_backup.errors import ConfigError
 from scpln_backup.events import Announcer
-from scpln_backup.operations import backup, status
+from scpln_backup.operations import backup, drill, status
 from scpln_backup.operations.house import House
 from scpln_backup.records.catalog import Catalog
 from scpln_backup.rules.slots import Schedule
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
     from scpln_backup.config.schema import Config
-    from scpln_backup.model import RunRecord, Trigger
+    from scpln_backup.model import DrillRecord, RunRecord, Trigger
 
+_JOBS = ("backup", "drill")
 _CATALOG = "catalog.db"
 _DAEMON_LOCK = "daemon.lock"
 _LOCK_HINT = "ask the daemon with `scpln-backup backup --wait`, or systemctl kill -s USR1 scpln-backup"
@@ -34,7 +35,7 @@ class App:
     def __init__(self, config: Config, catalog: Catalog, announce: Announcer) -> None:
         store = LocalStore(Path(config.backup.root), config.database.name, config.timezone)
         self.house = House(config, catalog, store, announce)
-        self.schedules = {"backup": _schedule(config)}
+        self.schedules = {name: _schedule(config, name) for name in _JOBS}
 
     @classmethod
     def build(cls, config: Config, announce: Announcer | None = None, *, as_root: bool = False) -> App:
@@ -105,6 +106,10 @@ class App:
         """One run; see `operations.backup`."""
         return backup.backup(self.house, trigger, cancel)
 
+    def drill(self, trigger: Trigger, cancel: threading.Event) -> DrillRecord:
+        """One rehearsed restore; see `operations.drill`."""
+        return drill.drill(self.house, trigger, cancel)
+
     def status(self, *, now: datetime, running_since: datetime | None, scheduler_alive: bool = True) -> status.Status:
         """How things stand; see `operations.status`."""
         return status.status(
@@ -112,14 +117,14 @@ class App:
         )
 
 
-def _schedule(config: Config) -> Schedule:
+def _schedule(config: Config, job: str) -> Schedule:
     try:
         salt = _MACHINE_ID.read_text().strip()
     except OSError:
         salt = ""
-    salt = f"{salt}/{config.environment}/{config.database.name}"
+    salt = f"{salt}/{config.environment}/{config.database.name}/{job}"
     schedule = config.schedule
     try:
-        return Schedule(schedule.backup, config.timezone, jitter_seconds=schedule.jitter_seconds, salt=salt)
+        return Schedule(getattr(schedule, job), config.timezone, jitter_seconds=schedule.jitter_seconds, salt=salt)
     except ConfigError as error:
-        raise ConfigError(f"[schedule] backup: {error}") from error
+        raise ConfigError(f"[schedule] {job}: {error}") from error

@@ -93,6 +93,26 @@ class ArtifactExistsError(ArtifactError):
     """There is an artifact of this name already, and none is ever overwritten."""
 
 
+class RestoreRefusedError(BackupError):
+    """A restore was asked for that must not be made like this; nothing was stopped or changed."""
+
+
+class RestoreFailedError(BackupError):
+    """A restore did not work; its message says what the target is now."""
+
+
+class UnitError(BackupError):
+    """A service unit did not stop, start or answer its health probe."""
+
+
+class CommandError(BackupError):
+    """A configured command could not be started."""
+
+
+class IncidentError(BackupError):
+    """There is no such incident, or it cannot be closed yet."""
+
+
 class SweepRefusedError(BackupError):
     """Retention was asked for, and nothing may be deleted now."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from scpln_backup.model import Manifest, RunRecord, Stage, Trigger
+    from scpln_backup.model import DrillRecord, Incident, Manifest, RestoreRecord, RunRecord, Stage, Trigger
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,26 @@ class ArtifactVerified(Event):
 
     name: str
     error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreFinished(Event):
+    record: RestoreRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrillFinished(Event):
+    record: DrillRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncidentOpened(Event):
+    incident: Incident
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncidentClosed(Event):
+    incident: Incident
 
 
 @dataclass(frozen=True, kw_only=True)

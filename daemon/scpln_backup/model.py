@@ -152,6 +152,129 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     sqlite: str | None = None
 
 
+class TableFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What could be read of one table. `rows` is a lower bound when `at_least`, None when nothing could be counted.
+
+    `newest` is the largest instant in `column`, the table's column that tells when a row was last touched.
+    """
+
+    rows: int | None = None
+    at_least: bool = False
+    newest: datetime | None = None
+    column: str | None = None
+    problem: str | None = None
+
+
+class TableLoss(msgspec.Struct, frozen=True, kw_only=True):
+    """One table in the database that was replaced and in the restored one; None where it has no such table."""
+
+    name: str
+    before: TableFacts | None
+    after: TableFacts | None
+
+    @property
+    def lost_rows(self) -> int | None:
+        """Rows that are gone at the least; None when it cannot be told."""
+        before = self.before.rows if self.before is not None else 0
+        after = self.after.rows if self.after is not None else 0
+        return None if before is None or after is None else max(0, before - after)
+
+
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """What a restore cost. `taken_at` is the instant of the restored snapshot: all that was written later is gone.
+
+    `problem` says why the old database could not be read at all; then `tables` knows only the restored side.
+    """
+
+    taken_at: datetime
+    tables: tuple[TableLoss, ...]
+    problem: str | None = None
+
+
+class RestoreOutcome(StrEnum):
+    """`rolled-back`: the new database was in place and did not stand its test; the old one is back."""
+
+    SUCCESS = "success"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled-back"
+    ABORTED = "aborted"
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that a restore did, for its timeline."""
+
+    name: str
+    at: datetime
+    seconds: float = 0.0
+    detail: str | None = None
+
+
+class RestoreRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One restore of the live database. `set_aside` is the folder that holds the replaced one."""
+
+    started_at: datetime
+    artifact: str
+    target: str
+    outcome: RestoreOutcome = RestoreOutcome.FAILED
+    id: int = 0
+    finished_at: datetime | None = None
+    artifact_sha256: str | None = None
+    taken_at: datetime | None = None
+    replaced: bool = False
+    set_aside: str | None = None
+    loss: Loss | None = None
+    steps: tuple[Step, ...] = ()
+    user: str | None = None
+    error: str | None = None
+
+
+class DrillRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One rehearsed restore. `restore_seconds` is from the artifact to a checked database, without the smoke test.
+
+    `smoke_exit_code` is None when no smoke test is configured or it did not get that far; `output` is the file
+    that keeps what the smoke test printed.
+    """
+
+    trigger: Trigger
+    started_at: datetime
+    outcome: Outcome = Outcome.FAILED
+    id: int = 0
+    finished_at: datetime | None = None
+    artifact: str | None = None
+    restore_seconds: float | None = None
+    smoke_exit_code: int | None = None
+    output: str | None = None
+    error: str | None = None
+
+
+class RebuildRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of the configured rebuild script. `since` is the YYYY-MM-DD it got; `output` the file of its output."""
+
+    started_at: datetime
+    since: str
+    finished_at: datetime | None = None
+    outcome: Outcome = Outcome.FAILED
+    exit_code: int | None = None
+    output: str | None = None
+    error: str | None = None
+
+
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
+    """The 24 hours after a restore (section 5 of the procedure), until its report is complete.
+
+    `scope` and `prevention` are what only people can write; a report is complete when both are there.
+    """
+
+    opened_at: datetime
+    deadline_at: datetime
+    restore: RestoreRecord
+    id: int = 0
+    closed_at: datetime | None = None
+    rebuilds: tuple[RebuildRecord, ...] = ()
+    scope: str | None = None
+    prevention: str | None = None
+
+
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     """An artifact as a store lists it. `modified_at` is the file's mtime, which retention ages by."""
 

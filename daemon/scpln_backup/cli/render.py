@@ -138,6 +138,13 @@ def status(found: Status, daemon: Holder | None, root: Path, zone: ZoneInfo) -> 
         ("artifacts", _counts(found, root)),
         ("daemon", f"running: {daemon}" if daemon is not None else "not running: systemctl start scpln-backup"),
     ]
+    if found.last_drill is not None:
+        measured = found.restore_seconds_measured
+        taking = f"; a restore takes about {human_duration(measured)}" if measured is not None else ""
+        at = _moment(found.last_drill.started_at, zone)
+        rows.insert(3, ("last drill", f"{at}, {found.last_drill.outcome}{taking}"))
+    if found.incident_deadline is not None:
+        rows.append(("incident", f"open, its report is due {_moment(found.incident_deadline, zone)}"))
     if found.running_since is not None:
         rows.insert(2, ("running", f"a backup, since {_moment(found.running_since, zone)}"))
     for label, text in rows:

@@ -222,6 +222,39 @@ class ServiceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Url,
         Meta(description='Address that answers 2xx once the application works after a restore; "" asks nothing.'),
     ] = "http://127.0.0.1:8000/healthz"
+    health_command: Annotated[
+        Command,
+        Meta(
+            description="Command that exits 0 once the application works, asked besides health_url, in / and without "
+            "a shell; [] asks nothing."
+        ),
+    ] = ()
+    health_timeout_seconds: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3_600,
+            description="Seconds within which both must be content after a restore; else the old database is put back.",
+        ),
+    ] = 60
+    stop_timeout_seconds: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3_600,
+            description="Seconds a unit may take to stop before the restore is given up. Not less than the unit's own "
+            "TimeoutStopSec (systemd's usual one is 90).",
+        ),
+    ] = 90
+    start_timeout_seconds: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3_600,
+            description="Seconds a unit may take to start before the old database is put back. Not less than the "
+            "unit's own TimeoutStartSec (systemd's usual one is 90).",
+        ),
+    ] = 90
 
 
 class DrillConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -236,7 +269,13 @@ class DrillConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ] = ("make", "smoke-test")
     directory: Annotated[AbsolutePath, Meta(description="Folder the smoke test runs in.")] = "/opt/scpln"
     timeout_seconds: Annotated[
-        int, Meta(ge=1, le=86_400, description="Seconds after which the smoke test is ended and the drill has failed.")
+        int,
+        Meta(
+            ge=1,
+            le=86_400,
+            description="Seconds after which the smoke test is ended and the drill has failed. A backup that is due "
+            "in the meantime waits for the drill.",
+        ),
     ] = 1800
 
 
@@ -248,6 +287,15 @@ class RebuildConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Meta(description="Rebuild script, run without a shell, with --since YYYY-MM-DD added; [] if there is none."),
     ] = ("python3", "scripts/rebuild_from_artifacts.py")
     directory: Annotated[AbsolutePath, Meta(description="Folder the rebuild script runs in.")] = "/opt/scpln"
+    timeout_seconds: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=604_800,
+            description="Seconds after which the rebuild script is ended and has failed. The usual 24 hours are the "
+            "deadline of an incident.",
+        ),
+    ] = 86_400
 
 
 class AuditConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

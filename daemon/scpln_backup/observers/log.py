@@ -10,13 +10,17 @@ from scpln_backup.events import (
     ArtifactDeleted,
     ArtifactPublished,
     ArtifactVerified,
+    DrillFinished,
     Event,
+    IncidentClosed,
+    IncidentOpened,
+    RestoreFinished,
     RetentionFrozen,
     RunFinished,
     RunStarted,
     StageEntered,
 )
-from scpln_backup.model import Outcome
+from scpln_backup.model import Outcome, RestoreOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,8 +94,27 @@ def log_event(event: Event) -> None:
                 name,
                 error,
             )
+        case RestoreFinished() | DrillFinished() | IncidentOpened() | IncidentClosed():
+            _way_back(event)
         case RetentionFrozen(reason=reason):
             log.warning("nothing is deleted for now: %s", reason)
+
+
+def _way_back(event: RestoreFinished | DrillFinished | IncidentOpened | IncidentClosed) -> None:
+    match event:
+        case RestoreFinished(record=restore):
+            # A restore that worked is no everyday event either.
+            level = logging.WARNING if restore.outcome is RestoreOutcome.SUCCESS else logging.ERROR
+            facts = {"artifact": restore.artifact, "target": restore.target, "by": restore.user, "error": restore.error}
+            log.log(level, "restore %s: %s", restore.outcome, _line(facts))
+        case DrillFinished(record=drill):
+            seconds = _rounded(drill.restore_seconds)
+            facts = {"artifact": drill.artifact, "restore_seconds": seconds, "error": drill.error}
+            log.log(LEVELS[drill.outcome], "drill %s: %s", drill.outcome, _line(facts))
+        case IncidentOpened(incident=incident):
+            log.warning("incident %d opened; its report is due %s", incident.id, incident.deadline_at)
+        case IncidentClosed(incident=incident):
+            log.info("incident %d closed", incident.id)
 
 
 def _published(manifest: Manifest) -> None:

@@ -42,6 +42,7 @@ class Live:
     broke_off: bool
     next_run_at: datetime | None
     source_bytes: int | None
+    drilling: bool = False
 
 
 class BackupCollector(Collector):
@@ -66,7 +67,11 @@ class BackupCollector(Collector):
         yield from family.maybe("backup_source_size_bytes", "Size of the live database's main file.", live.source_bytes)
         try:
             # All of it before the first sample: half a catalog would look like a whole one.
-            recorded = [*_from_runs(family, live), *_from_artifacts(family, live.catalog)]
+            recorded = [
+                *_from_runs(family, live),
+                *_from_artifacts(family, live.catalog),
+                *_from_way_back(family, live),
+            ]
         except (BackupError, sqlite3.Error, OSError) as error:
             log.warning("metrics without the catalog: %s", error)
             yield family.gauge("backup_success", SUCCESS_HELP, 0)
@@ -167,6 +172,30 @@ def _from_last_run(family: _Families, last: RunRecord) -> Iterator[Metric]:
         "backup_writer_blocked_seconds",
         "How long the last run held a lock that a writer of the database waits for.",
         last.writer_blocked_seconds,
+    )
+
+
+def _from_way_back(family: _Families, live: Live) -> Iterator[Metric]:
+    """Drills and incidents; nothing of a drill before the first one, so that no alert goes off on a new host."""
+    catalog = live.catalog
+    under_way = catalog.unfinished_drill() if live.drilling else None
+    last, good = catalog.last_drill(under_way.id if under_way is not None else None), catalog.last_good_drill()
+    if last is not None:
+        yield family.gauge("backup_drill_success", "1 if the last drill succeeded.", last.outcome is Outcome.SUCCESS)
+    yield from family.time(
+        "backup_drill_last_success_timestamp_seconds",
+        "End of the last drill that succeeded.",
+        good.finished_at if good is not None else None,
+    )
+    yield from family.maybe(
+        "backup_drill_restore_duration_seconds",
+        "From artifact to checked database in the newest drill that got there: the expected recovery time.",
+        catalog.measured_restore_seconds(),
+    )
+    yield from family.time(
+        "backup_incident_deadline_timestamp_seconds",
+        "When the report of the open incident is due; absent when none is open.",
+        catalog.incident_deadline(),
     )
 
 

@@ -86,6 +86,7 @@ class _Run:
         house = self._house
         with self._stage(Stage.PREFLIGHT):
             self._source = facts = source.inspect(house.source)
+            self._require_disk()
             house.store.prepare()
             house.store.clean()
             self._artifacts = house.store.scan()
@@ -112,6 +113,18 @@ class _Run:
                 sweep.sweep(house, self._artifacts, house.now(), house.catalog.last_finished(self._record.id))
                 self._artifacts = house.store.scan()
             require_room(house.root, needed)
+
+    def _require_disk(self) -> None:
+        """Refuse an empty root where there were artifacts: what is written under a mount point is lost behind it."""
+        known = 0
+        with self._problem_noted():
+            known = self._house.catalog.artifact_summary().count
+        if known and not self._house.store.scan():
+            msg = (
+                f"{self._house.root}: none of the {known} artifacts that were here is left: is its disk mounted? "
+                f"If they were removed on purpose, say so with: scpln-backup sweep"
+            )
+            raise BackupError(msg)
 
     def publish(self) -> None:
         """Give the artifact its name, whole or not at all."""

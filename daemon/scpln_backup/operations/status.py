@@ -9,11 +9,12 @@ import msgspec
 from scpln_backup.operations import sweep
 from scpln_backup.records.catalog import ArtifactSummary  # noqa: TC001 - msgspec reads the annotations at run time
 from scpln_backup.rules.health import Facts, Health, assess, overdue_at
+from scpln_backup.support.locks import holder
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from scpln_backup.model import RunRecord
+    from scpln_backup.model import DrillRecord, RunRecord
     from scpln_backup.operations.house import House
     from scpln_backup.rules.slots import Schedule
 
@@ -32,6 +33,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     running_since: datetime | None
     artifacts: ArtifactSummary
     retention_frozen: str | None
+    last_drill: DrillRecord | None = None
+    restore_seconds_measured: float | None = None
+    incident_deadline: datetime | None = None
 
 
 def status(
@@ -62,6 +66,8 @@ def status(
         retention_frozen=frozen,
         next_run_at=schedule.next_after(now),
         scheduler_alive=scheduler_alive,
+        last_drill=last_drill(house),
+        incident_deadline=catalog.incident_deadline(),
     )
     hours = house.config.pagerduty.overdue_hours
     return Status(
@@ -76,4 +82,14 @@ def status(
         running_since=running_since,
         artifacts=summary,
         retention_frozen=frozen,
+        last_drill=facts.last_drill,
+        restore_seconds_measured=catalog.measured_restore_seconds(),
+        incident_deadline=facts.incident_deadline,
     )
+
+
+def last_drill(house: House) -> DrillRecord | None:
+    """The newest drill that is over: one that was broken off counts as failed, one under way does not count."""
+    held = holder(house.run_lock("").path) is not None
+    under_way = house.catalog.unfinished_drill() if held else None
+    return house.catalog.last_drill(under_way.id if under_way is not None else None)

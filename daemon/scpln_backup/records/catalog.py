@@ -1,34 +1,34 @@
 """The catalog: what this program did, in a small SQLite file of its own in the state folder.
 
 It holds nothing that a backup depends on. When it is lost the runs come back from the manifests
-(`restore_from`) and the artifacts from the disk (`sync_artifacts`).
+(`restore_from`) and the artifacts from the disk (`sync_artifacts`). Restores, drills and incidents stand nowhere
+else: they are in the damaged file that is moved aside.
 """
 
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from scpln_backup.errors import CatalogError
-from scpln_backup.model import Outcome, RunRecord, State, Trigger
-from scpln_backup.records import database, rows, schema
+from scpln_backup.model import State
+from scpln_backup.records import database, rows
+from scpln_backup.records.access import meta, set_meta
+from scpln_backup.records.runs import Runs
 from scpln_backup.records.times import from_micros, to_micros
+from scpln_backup.records.way_back import WayBack
 from scpln_backup.rules.clock import ClockReading
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable
     from datetime import datetime, tzinfo
     from pathlib import Path
 
-    from scpln_backup.model import Artifact, Manifest
+    from scpln_backup.model import Artifact
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 VANISHED = "vanished"
 
@@ -43,8 +43,8 @@ class ArtifactSummary(msgspec.Struct, frozen=True):
     bytes: int = 0
 
 
-class Catalog:
-    """The catalog at `path`; times are returned in `zone`.
+class Catalog(Runs, WayBack):
+    """The catalog at `path`; times are returned in `zone`. Runs and the way back are parts with files of their own.
 
     Every call has a short connection of its own, so any thread and process may call at any time; one that writes
     waits up to ten seconds for another. Every failure is a CatalogError. While there is no catalog, the methods
@@ -52,8 +52,7 @@ class Catalog:
     """
 
     def __init__(self, path: Path, zone: tzinfo) -> None:
-        self.path = path
-        self.zone = zone
+        super().__init__(path, zone)
         self.is_new = False
 
     @classmethod
@@ -79,86 +78,10 @@ class Catalog:
         """When the first catalog was made, or the first run that is known of; None while there is no catalog."""
 
         def question(connection: sqlite3.Connection) -> datetime | None:
-            value = _meta(connection, "installed_at")
+            value = meta(connection, "installed_at")
             return None if value is None else from_micros(int(value), self.zone)
 
         return self._read(question, None)
-
-    # Runs
-
-    def begin_run(self, trigger: Trigger, started_at: datetime) -> int:
-        """Record a run; its row says failed and interrupted until finish_run, so a kill needs no one to say so."""
-        with self._writing() as connection:
-            cursor = connection.execute(rows.INSERT_RUN, rows.run_to_row(rows.begun(trigger, started_at)))
-            return cursor.lastrowid or 0
-
-    def finish_run(self, record: RunRecord) -> None:
-        """Record how the run `record.id` ended. A run the catalog does not know (it was replaced) is added."""
-        row = rows.run_to_row(record)
-        with self._writing() as connection:
-            if connection.execute(rows.UPDATE_RUN, row).rowcount == 0:
-                connection.execute(rows.INSERT_RUN, row)
-
-    def runs(self, limit: int = 50, since: datetime | None = None) -> list[RunRecord]:
-        """The newest `limit` runs (-1: all) that started at `since` or later, newest first."""
-        start = -1 if since is None else to_micros(since)
-        return self._runs("WHERE started_at >= ? ORDER BY id DESC LIMIT ?", (start, limit))
-
-    def last_finished(self, running_id: int | None = None) -> RunRecord | None:
-        """The newest run but the one under way, whose id the caller knows (None: there is none).
-
-        A run that was killed is still recorded as begun: without `running_id` it counts as what its row says,
-        failed and interrupted, with `finished_at` None.
-        """
-        found = self._runs("WHERE id IS NOT ? ORDER BY id DESC LIMIT 1", (running_id,))
-        return found[0] if found else None
-
-    def last_good(self) -> RunRecord | None:
-        """The newest run that published a proven artifact."""
-        good = (Outcome.SUCCESS, Outcome.DEGRADED)
-        found = self._runs("WHERE outcome IN (?, ?) ORDER BY id DESC LIMIT 1", good)
-        return found[0] if found else None
-
-    def unfinished(self) -> RunRecord | None:
-        """The newest run, if it was begun and not finished: under way when the run lock is held, else killed."""
-        found = self._runs("ORDER BY id DESC LIMIT 1", ())
-        return found[0] if found and found[0].finished_at is None else None
-
-    def run_counts(self, running_id: int | None = None) -> dict[tuple[Trigger, Outcome], int]:
-        """How many runs ended how. The one under way is left out: a counter must not go back when it succeeds."""
-        statement = "SELECT trigger, outcome, count(*) FROM runs WHERE id IS NOT ? GROUP BY trigger, outcome"
-
-        def question(connection: sqlite3.Connection) -> dict[tuple[Trigger, Outcome], int]:
-            counted = connection.execute(statement, (running_id,))
-            return {(Trigger(trigger), Outcome(outcome)): number for trigger, outcome, number in counted}
-
-        return self._read(question, {})
-
-    def restore_from(self, manifests: Iterable[Manifest]) -> None:
-        """Refill the runs from the manifests after a loss. Runs whose artifact is known already are left alone.
-
-        They come before those that are there: the catalog was lost before those began.
-        """
-        told = [run for manifest in manifests if (run := rows.run_of_manifest(manifest)) is not None]
-        told.sort(key=lambda run: run.started_at.timestamp())
-        with self._writing() as connection:
-            known = {name for (name,) in connection.execute("SELECT artifact FROM runs WHERE artifact NOTNULL")}
-            told = [run for run in told if run.artifact not in known]
-            (first,) = connection.execute("SELECT min(id) FROM runs").fetchone()
-            start = 1 if first is None else first - len(told)
-            for number, run in enumerate(told, start):
-                connection.execute(rows.INSERT_RUN_AS, {**rows.run_to_row(run), "id": number})
-            if told:
-                earliest = min(to_micros(told[0].started_at), int(_meta(connection, "installed_at") or 0))
-                _set_meta(connection, "installed_at", str(earliest))
-
-    def _runs(self, condition: str, values: tuple[object, ...]) -> list[RunRecord]:
-        statement = f"{rows.SELECT_RUN} {condition}"
-
-        def question(connection: sqlite3.Connection) -> list[RunRecord]:
-            return [rows.run_from_row(row, self.zone) for row in connection.execute(statement, values)]
-
-        return self._read(question, [])
 
     # Artifacts
 
@@ -185,7 +108,7 @@ class Catalog:
                 return
             statement = "UPDATE artifacts SET deleted_at = ?, deleted_reason = ? WHERE name = ?"
             connection.execute(statement, (to_micros(at), reason, key))
-            _set_meta(connection, "retention_deleted", str(_deleted_count(connection) + 1))
+            set_meta(connection, "retention_deleted", str(_deleted_count(connection) + 1))
 
     def deleted_count(self) -> int:
         """How many artifacts retention has deleted. Only grows: a file that is put back does not lower it."""
@@ -218,38 +141,14 @@ class Catalog:
         """The last reading that was kept."""
 
         def question(connection: sqlite3.Connection) -> ClockReading | None:
-            value = _meta(connection, "clock")
+            value = meta(connection, "clock")
             return None if value is None else msgspec.json.decode(value, type=ClockReading)
 
         return self._read(question, None)
 
     def set_clock(self, reading: ClockReading) -> None:
         with self._writing() as connection:
-            _set_meta(connection, "clock", msgspec.json.encode(reading).decode())
-
-    def _read(self, question: Callable[[sqlite3.Connection], T], empty: T) -> T:
-        with database.errors_named(self.path):
-            if not self.path.exists():
-                return empty
-            with database.connected(self.path, for_reading=True) as connection:
-                version = schema.version_of(connection, self.path)
-                if version == 0:  # killed between making the file and filling it
-                    return empty
-                self._refuse_old(version)
-                return question(connection)
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, committed at the end of the context and not at all after an error in it."""
-        with database.errors_named(self.path), database.connected(self.path) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            self._refuse_old(schema.version_of(connection, self.path))
-            yield connection
-            connection.execute("COMMIT")
-
-    def _refuse_old(self, version: int) -> None:
-        if version < schema.VERSION:
-            raise CatalogError(f"{self.path}: of an older version ({version}); restart the daemon: it updates it")
+            set_meta(connection, "clock", msgspec.json.encode(reading).decode())
 
 
 _UPSERT_ARTIFACT = """
@@ -265,20 +164,8 @@ WHERE (path, taken_at, modified_at, bytes, raw_bytes, state, pinned, deleted_at)
 """
 
 
-def _meta(connection: sqlite3.Connection, key: str) -> str | None:
-    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-    return None if row is None else str(row[0])
-
-
-def _set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
-    connection.execute(
-        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        (key, value),
-    )
-
-
 def _deleted_count(connection: sqlite3.Connection) -> int:
-    return int(_meta(connection, "retention_deleted") or 0)
+    return int(meta(connection, "retention_deleted") or 0)
 
 
 def _summary(connection: sqlite3.Connection) -> ArtifactSummary:

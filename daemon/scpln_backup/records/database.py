@@ -94,11 +94,12 @@ def prepare(path: Path, now: datetime) -> tuple[bool, str | None]:
     with _alone_in(path.parent):
         damage = _damage(path)
         replaced = f"{damage}: moved to {_move_aside(path, now)}" if damage else None
-        # SQLite would give a new file the umask's mode; the journal takes the database's.
-        # Only a new file is opened here: closing an old one would drop the locks that a connection of another
-        # thread has on it (sqlite.org/howtocorrupt.html, 2.2).
-        with suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, files.PRIVATE_FILE))
+        # SQLite would give a new file the umask's mode and, when root makes it, root as its owner. A journal takes
+        # both from the database (findCreateFileMode and robustFchown in os_unix.c).
+        # An old file is not opened here: closing it would drop the locks that a connection of another thread has
+        # on it (sqlite.org/howtocorrupt.html, 2.2).
+        if not path.exists():
+            files.create_empty(path)
         with connected(path) as connection:
             schema.version_of(connection, path)
             connection.execute("PRAGMA journal_mode = DELETE")

@@ -1,8 +1,8 @@
 """The catalog's tables, and how an older catalog becomes one of this version.
 
 Times are integers, microseconds since 1970 in UTC: they sort, and they stay one instant whatever zone is
-configured, which ISO 8601 texts of different offsets do not. `runs.id` is the order in which runs began, which
-the wall clock, when it was set, is not.
+configured, which ISO 8601 texts of different offsets do not. `id` is the order in which runs and drills began, which
+the wall clock, when it was set, is not. `loss`, `steps` and `rebuilds` are JSON, whole values that nobody queries.
 """
 
 from __future__ import annotations
@@ -57,6 +57,47 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE slots (job TEXT PRIMARY KEY, served_at INTEGER NOT NULL) STRICT",
         f"PRAGMA application_id = {APPLICATION_ID}",
     ),
+    (
+        """CREATE TABLE restores (
+            id INTEGER PRIMARY KEY,
+            started_at INTEGER NOT NULL,
+            artifact TEXT NOT NULL,
+            target TEXT NOT NULL,
+            outcome TEXT NOT NULL,
+            finished_at INTEGER,
+            artifact_sha256 TEXT,
+            taken_at INTEGER,
+            replaced INTEGER NOT NULL,
+            set_aside TEXT,
+            loss TEXT,
+            steps TEXT NOT NULL,
+            user TEXT,
+            error TEXT,
+            UNIQUE (started_at, target)
+        ) STRICT""",
+        """CREATE TABLE drills (
+            id INTEGER PRIMARY KEY,
+            trigger TEXT NOT NULL,
+            started_at INTEGER NOT NULL,
+            outcome TEXT NOT NULL,
+            finished_at INTEGER,
+            artifact TEXT,
+            restore_seconds REAL,
+            smoke_exit_code INTEGER,
+            output TEXT,
+            error TEXT
+        ) STRICT""",
+        """CREATE TABLE incidents (
+            id INTEGER PRIMARY KEY,
+            restore_id INTEGER NOT NULL UNIQUE REFERENCES restores (id),
+            opened_at INTEGER NOT NULL,
+            deadline_at INTEGER NOT NULL,
+            closed_at INTEGER,
+            rebuilds TEXT NOT NULL,
+            scope TEXT,
+            prevention TEXT
+        ) STRICT""",
+    ),
 )
 VERSION = len(MIGRATIONS)
 
@@ -71,7 +112,7 @@ def version_of(connection: sqlite3.Connection, path: Path) -> int:
     if version > VERSION:
         raise CatalogError(
             f"{path}: written by a newer scpln-backup (catalog version {version}, this one knows {VERSION}); "
-            "install that version again"
+            "after an upgrade restart the daemon, else install that version again"
         )
     return version
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import msgspec
 
-from scpln_backup.model import Outcome, RunRecord
+from scpln_backup.model import DrillRecord, Outcome, RunRecord
 
 _RUN_GRACE = timedelta(hours=1)
 
@@ -27,7 +27,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What the judgement goes by. Times are aware.
 
     `last_run` is the newest finished one, `last_success_at` when the newest good artifact (success or degraded)
-    was made, `running_since` the start of a run under way, `retention_frozen` why nothing may be deleted.
+    was made, `running_since` the start of a run under way, `retention_frozen` why nothing may be deleted,
+    `incident_deadline` the earliest of the open incidents.
     """
 
     now: datetime
@@ -40,6 +41,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     retention_frozen: str | None
     next_run_at: datetime | None
     scheduler_alive: bool = True
+    last_drill: DrillRecord | None = None
+    incident_deadline: datetime | None = None
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -130,6 +133,12 @@ def _doubtful(facts: Facts, zone: tzinfo) -> list[str]:
         reasons.append(
             f"the run of {_at(run.started_at, zone)} made a good artifact, but a later step failed: {_said(run)}"
         )
+    if facts.last_drill is not None and facts.last_drill.outcome is Outcome.FAILED:
+        why = " ".join((facts.last_drill.error or "it did not say why, see the log").split())
+        reasons.append(f"the drill of {_at(facts.last_drill.started_at, zone)} failed: {why}")
+    if facts.incident_deadline is not None and facts.now.astimezone(UTC) > facts.incident_deadline.astimezone(UTC):
+        due = _at(facts.incident_deadline, zone)
+        reasons.append(f"an incident's report was due {due}: write and close it: `scpln-backup incident show`")
     if facts.retention_frozen is not None:
         reasons.append(f"retention is frozen: {facts.retention_frozen}")
     if facts.next_run_at is None and facts.scheduler_alive:

@@ -89,8 +89,11 @@ class Daemon:
         self._build = build
         self._signals = signals
         self.runner = Runner(self._back_up, now=self._now, changed=signals.wake)
-        self.scheduler = Scheduler(lambda: self._app, self.runner.request, now=self._now)
-        self.facts = DaemonFacts(lambda: self._app, self.runner, self.scheduler)
+        self.drills = Runner(self._rehearse, now=self._now, changed=signals.wake)
+        self.scheduler = Scheduler(
+            lambda: self._app, self.runner.request, now=self._now, request_drill=self.drills.request
+        )
+        self.facts = DaemonFacts(lambda: self._app, self.runner, self.drills, self.scheduler)
         self.web = self._make_web()
         self._notifier = Notifier(environ)
         self._watchdog = self._make_watchdog(environ)
@@ -100,6 +103,7 @@ class Daemon:
         self._app.announce.subscribe(self.runner.observe)
         self.web.start()
         self.runner.start()
+        self.drills.start()
         self.scheduler.start()
         config = self._app.config
         log.info(
@@ -126,15 +130,17 @@ class Daemon:
         """Gives up the run under way at its next safe point and ends every thread; safe after a failed start."""
         self._notifier.stopping()
         self.scheduler.stop()
-        self.runner.stop()
-        self._wait_for_run()
+        for runner in (self.runner, self.drills):
+            runner.stop()
+        for runner in (self.runner, self.drills):
+            self._wait_for(runner)
         self.web.stop()
         self._app.announce.unsubscribe(self.runner.observe)
         self._notifier.close()
 
-    def _wait_for_run(self) -> None:
+    def _wait_for(self, runner: Runner) -> None:
         deadline = time.monotonic() + WIND_UP_LIMIT_SECONDS
-        while not self.runner.join(timeout=WIND_UP_STEP_SECONDS):
+        while not runner.join(timeout=WIND_UP_STEP_SECONDS):
             if time.monotonic() > deadline:
                 log.error("the run did not stop within %d s; leaving it behind", WIND_UP_LIMIT_SECONDS)
                 return
@@ -170,6 +176,9 @@ class Daemon:
 
     def _back_up(self, trigger: Trigger, cancel: threading.Event) -> None:
         self._app.backup(trigger, cancel)
+
+    def _rehearse(self, trigger: Trigger, cancel: threading.Event) -> None:
+        self._app.drill(trigger, cancel)
 
     def _now(self) -> datetime:
         return self._app.now()

@@ -33,9 +33,10 @@ class DaemonFacts:
     `notice` is what the operator must know beside the health: that a reload was refused, and why.
     """
 
-    def __init__(self, app: Callable[[], App], runner: Runner, scheduler: Scheduler) -> None:
+    def __init__(self, app: Callable[[], App], runner: Runner, drills: Runner, scheduler: Scheduler) -> None:
         self._app = app
         self._runner = runner
+        self._drills = drills
         self._scheduler = scheduler
         self.notice: str | None = None
 
@@ -76,6 +77,7 @@ class DaemonFacts:
             environment=app.config.environment,
             version=__version__,
             running=self._runner.running_since is not None,
+            drilling=self._drills.running_since is not None,
             broke_off=self._runner.problem is not None,
             next_run_at=app.schedules[JOB].next_after(app.now()),
             source_bytes=_size(Path(app.config.database.path)),

@@ -20,19 +20,19 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from scpln_backup.errors import BackupError
-from scpln_backup.model import Trigger
-from scpln_backup.rules.slots import due
-from scpln_backup.service.catchup import may_repeat, trigger_for, unfinished
+from scpln_backup.service.slotjob import SlotJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from scpln_backup.app import App
+    from scpln_backup.model import Trigger
     from scpln_backup.rules.slots import Schedule
 
 log = logging.getLogger(__name__)
 
 JOB = "backup"
+DRILL = "drill"
 HEARTBEAT = "heartbeat"
 
 # A scheduler that missed this many heartbeats in a row hangs.
@@ -71,21 +71,28 @@ class HeartbeatTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler ships 
 
 
 class Scheduler:
-    """Requests a run for each slot, once, whatever the clock and the machine do.
+    """Requests a run for each slot of each job, once, whatever the clock and the machine do.
 
     `app` gives the app of the moment, so that a reload takes effect at the next check; `now` is its clock.
+    `request_drill` makes the rehearsed restore a second job beside the backup.
     """
 
     def __init__(
-        self, app: Callable[[], App], request: Callable[[Trigger], None], *, now: Callable[[], datetime]
+        self,
+        app: Callable[[], App],
+        request: Callable[[Trigger], None],
+        *,
+        now: Callable[[], datetime],
+        request_drill: Callable[[Trigger], None] | None = None,
     ) -> None:
         self._app = app
-        self._request = request
         self._now = now
+        self._backup = SlotJob(JOB, app, request, now=now)
+        self._jobs = [self._backup]
+        if request_drill is not None:
+            self._jobs.append(SlotJob(DRILL, app, request_drill, now=now))
         self._lock = threading.Lock()
         self._stopped = False
-        self._served: datetime | None = None
-        self._planned: tuple[str, str] | None = None
         self._beat = time.monotonic()
         self._clock_offset = time.time() - time.monotonic()
         # It reports every heartbeat at INFO, twice.
@@ -98,12 +105,11 @@ class Scheduler:
 
     def start(self) -> None:
         """Makes up for an unfinished slot, checks once, then keeps checking from threads of its own."""
-        self._repeat_unfinished()
+        self._backup.repeat_unfinished()
         self.check()
-        app = self._app()
-        self._planned = _plan_of(app)
-        self._timers.add_job(self.check, SlotTrigger(app.schedules[JOB]), id=JOB)
-        self._timers.add_job(self.check, self._heartbeat_trigger(app), id=HEARTBEAT)
+        for job in self._jobs:
+            self._timers.add_job(self.check, SlotTrigger(job.schedule), id=job.name)
+        self._timers.add_job(self.check, self._heartbeat_trigger(), id=HEARTBEAT)
         self._timers.start()
 
     def stop(self) -> None:
@@ -116,18 +122,13 @@ class Scheduler:
             log.debug("no check is under way any more")
 
     def reload(self) -> None:
-        """Takes over the schedule and the heartbeat of the new app.
-
-        A changed schedule counts from now: what it names earlier in the day was not missed, it was not planned.
-        """
-        app = self._app()
-        planned = _plan_of(app)
-        if planned != self._planned:
-            with self._lock:
-                self._remember(app, self._now())
-            self._planned = planned
-        self._timers.reschedule_job(JOB, trigger=SlotTrigger(app.schedules[JOB]))
-        self._timers.reschedule_job(HEARTBEAT, trigger=self._heartbeat_trigger(app))
+        """Takes over the schedules and the heartbeat of the new app."""
+        with self._lock:
+            for job in self._jobs:
+                job.reload()
+        for job in self._jobs:
+            self._timers.reschedule_job(job.name, trigger=SlotTrigger(job.schedule))
+        self._timers.reschedule_job(HEARTBEAT, trigger=self._heartbeat_trigger())
         self.check()
 
     @property
@@ -149,89 +150,29 @@ class Scheduler:
             self._timers.modify_job(HEARTBEAT, next_run_time=datetime.now(UTC))
 
     def check(self) -> None:
-        """Requests a run if a slot is due that was not served yet."""
-        try:
-            with self._lock:
-                if self._stopped:
-                    return
-                self._serve_due_slot()
-                self._wind_alarm()
-        except BackupError as error:
-            log.error("cannot tell whether a backup is due: %s", error)  # noqa: TRY400 - an expected failure: one line
+        """Requests a run of each job that has a slot due and not served yet."""
+        with self._lock:
+            if self._stopped:
+                return
+            for job in self._jobs:
+                try:
+                    job.serve_due_slot()
+                    self._wind_alarm(job)
+                except BackupError as error:
+                    log.error("cannot tell whether a %s is due: %s", job.name, error)  # noqa: TRY400 - an expected failure: one line
         self._beat = time.monotonic()
 
-    def _serve_due_slot(self) -> None:
-        app, now = self._app(), self._now()
-        served = self._last_served(app)
-        answer = due(app.schedules[JOB], served=served, now=now)
-        if answer.slot is None:
-            if answer.served != served:
-                log.warning("slots count from %s: the one served last is in the future (%s)", now, served)
-                self._remember(app, answer.served)
-            return
-        self._remember(app, answer.slot)
-        trigger = trigger_for(answer.slot, now=now, catch_up=app.config.schedule.catch_up)
-        if trigger is None:
-            log.warning("the backup of %s was missed; passed over (schedule.catch_up = false)", answer.slot)
-            return
-        log.info("the backup of %s is due (%s)", answer.slot, trigger)
-        self._request(trigger)
-
-    def _last_served(self, app: App) -> datetime:
-        if self._served is None:
-            self._served = app.catalog.slot(JOB) or app.catalog.installed_at() or self._now()
-        return self._served
-
-    def _remember(self, app: App, slot: datetime) -> None:
-        """Notes the slot as served; a full disk must not turn one slot into a run per heartbeat."""
-        self._served = slot
-        try:
-            app.catalog.set_slot(JOB, slot)
-        except BackupError as error:
-            log.error("%s; until the slot %s is noted a restart may repeat its backup", error, slot)  # noqa: TRY400 - an expected failure: one line
-
-    def _repeat_unfinished(self) -> None:
-        """Asks again for a slot whose run the last daemon did not bring to its end."""
-        app = self._app()
-        slot = app.catalog.slot(JOB)
-        if slot is None or not app.config.schedule.catch_up:
-            return
-        runs = app.catalog.runs(since=slot)
-        if not unfinished(runs, handed_out=_is_slot(app.schedules[JOB], slot)):
-            return
-        if may_repeat(runs):
-            log.warning("the backup of %s did not reach its end; it is taken again", slot)
-            self._request(Trigger.CATCH_UP)
-        else:
-            log.error(
-                "the backup of %s was interrupted again and again and is given up; "
-                "find the cause in the journal, then run: scpln-backup backup",
-                slot,
-            )
-
-    def _wind_alarm(self) -> None:
+    def _wind_alarm(self, job: SlotJob) -> None:
         """Sets the slot's timer anew when the clock has moved away from what it was set for."""
         try:
-            job = self._timers.get_job(JOB)
-            if job is None or not self._timers.running:
+            timer = self._timers.get_job(job.name)
+            if timer is None or not self._timers.running:
                 return
-            next_at = self._app().schedules[JOB].next_after(self._now()).astimezone(UTC)
-            if job.next_run_time != next_at:
-                self._timers.modify_job(JOB, next_run_time=next_at)
+            next_at = job.schedule.next_after(self._now()).astimezone(UTC)
+            if timer.next_run_time != next_at:
+                self._timers.modify_job(job.name, next_run_time=next_at)
         except JobLookupError:
             log.debug("the timers are being stopped")
 
-    @staticmethod
-    def _heartbeat_trigger(app: App) -> HeartbeatTrigger:
-        return HeartbeatTrigger(app.config.schedule.heartbeat_seconds)
-
-
-def _plan_of(app: App) -> tuple[str, str]:
-    """What the slots go by; a jitter moves them, but plans no other."""
-    return app.config.schedule.backup, app.config.schedule.timezone
-
-
-def _is_slot(schedule: Schedule, moment: datetime) -> bool:
-    """False for a moment that only stands in for a slot, as after a clock was set back."""
-    last = schedule.last_at_or_before(moment)
-    return last is not None and last.astimezone(UTC) == moment.astimezone(UTC)
+    def _heartbeat_trigger(self) -> HeartbeatTrigger:
+        return HeartbeatTrigger(self._app().config.schedule.heartbeat_seconds)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PROBLEMS_SHOWN = 3
+# UnicodeDecodeError: where SQLite's own message quotes damaged text.
+_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
 
 
 class Content(msgspec.Struct, frozen=True):
@@ -59,7 +61,7 @@ def examine(copy: Path) -> Content:
             return _content(connection)
         except sqlite3.OperationalError as error:  # reading failed, which says nothing about what is there
             raise BackupError(f"{copy}: cannot be checked: SQLite says: {error}") from error
-        except sqlite3.DatabaseError as error:
+        except _DAMAGE as error:
             raise SourceCorruptError(f"damaged: SQLite says: {error}") from error
 
 
@@ -68,7 +70,7 @@ def examine_live(path: Path) -> None:
     with closing(source.connect(path, wait_seconds=0)) as connection:
         try:
             _integrity(connection)
-        except sqlite3.DatabaseError as error:
+        except _DAMAGE as error:
             raise SourceCorruptError(f"{path}: damaged: SQLite says: {error}") from error
 
 

@@ -40,6 +40,7 @@ _WRITE_ERRORS = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
     sqlite3.SQLITE_IOERR_WRITE: errno.EIO,
     sqlite3.SQLITE_IOERR_TRUNCATE: errno.EIO,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
 }
 
 Progress = Callable[[int, int], None]

@@ -11,7 +11,6 @@ other is neither listed nor deleted while that one is there.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ from scpln_backup.errors import ArtifactError, ArtifactExistsError, from_os
 from scpln_backup.model import Artifact, Manifest, State
 from scpln_backup.rules import naming
 from scpln_backup.stores import access, sidecars, tree
-from scpln_backup.support import files
+from scpln_backup.support import files, trees
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,7 +170,7 @@ class LocalStore:
         for path in leftovers:
             try:
                 if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
+                    trees.remove(path)
                 else:
                     path.unlink(missing_ok=True)
             except OSError as error:

@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,50 @@ def make_folder(folder: Path, mode: int = PRIVATE_FOLDER) -> None:
         with suppress(OSError):
             folder.rmdir()
         raise
+
+
+def create_empty(path: Path, mode: int = PRIVATE_FILE) -> None:
+    """Make an empty file that belongs to whom `owned_like_folder` says from its first moment.
+
+    Raises FileExistsError when something is there.
+    """
+    new = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    if not _gives_away_in(path.parent):  # then no kill can leave anything but the file itself
+        os.close(os.open(path, new, mode))
+        return
+    temporary = path.with_name(temporary_name(path.name))
+    os.close(os.open(temporary, new, mode))
+    try:
+        owned_like_folder(temporary)
+        publish(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def owned_like_folder(path: Path) -> None:
+    """Give a file that root has just made in another user's folder to that user, whom it would lock out.
+
+    Nothing happens for others than root. The other user may rename things in that folder meanwhile: a symbolic
+    link is not followed and a file with a second name is refused (PermissionError), or root would give away
+    whatever they point it at.
+    """
+    if not _gives_away_in(path.parent):
+        return
+    folder = path.parent.stat()
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise PermissionError(errno.EPERM, "not the file that was made here, so it is not given away", str(path))
+        os.fchown(fd, folder.st_uid, folder.st_gid)
+    finally:
+        os.close(fd)
+
+
+def _gives_away_in(folder: Path) -> bool:
+    return os.geteuid() == 0 and folder.stat().st_uid != 0
 
 
 def write_durably(path: Path, data: bytes, mode: int = PRIVATE_FILE, *, overwrite: bool = True) -> None:

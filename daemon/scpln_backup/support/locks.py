@@ -14,6 +14,7 @@ import fcntl
 import logging
 import os
 import struct
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Self
 
@@ -89,8 +90,10 @@ class Lock:
 
     def _open_locked(self) -> int:
         files.make_folder(self.path.parent)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(self.path, flags, files.PRIVATE_FILE)
+        if not self.path.exists():
+            with suppress(FileExistsError):  # somebody else was quicker
+                files.create_empty(self.path)
+        fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # A second lock on the same open file, for holder() to look at: see there.
