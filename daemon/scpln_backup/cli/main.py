@@ -13,8 +13,12 @@ from scpln_backup import __version__
 from scpln_backup.cli.backup import backup
 from scpln_backup.cli.config import config
 from scpln_backup.cli.context import Session, note
+from scpln_backup.cli.drill import drill
+from scpln_backup.cli.incident import incident
 from scpln_backup.cli.listing import listing
 from scpln_backup.cli.pin import pin, unpin
+from scpln_backup.cli.rebuild import rebuild
+from scpln_backup.cli.restore import restore
 from scpln_backup.cli.schedule import schedule
 from scpln_backup.cli.serve import serve
 from scpln_backup.cli.status import status
@@ -63,7 +67,11 @@ def command(context: click.Context, config_option: str | None, as_json: bool, de
     logging.getLogger().setLevel(level)
 
 
-for verb in (serve, backup, listing, verify, sweep, pin, unpin, status, schedule, config):
+_BACKUP_VERBS = (serve, backup, listing, verify, sweep, pin, unpin)
+_WAY_BACK_VERBS = (restore, drill, rebuild, incident)
+_LOOKING_VERBS = (status, schedule, config)
+
+for verb in (*_BACKUP_VERBS, *_WAY_BACK_VERBS, *_LOOKING_VERBS):
     command.add_command(verb)
 
 
