@@ -141,6 +141,11 @@ def content_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def names(folder: Path) -> list[str]:
+    """What is in a folder, sorted: to see that nothing was left in it."""
+    return sorted(found.name for found in folder.iterdir())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Grow the application's sample database to a size.")
     parser.add_argument("out", type=Path)

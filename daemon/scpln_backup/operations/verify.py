@@ -67,6 +67,8 @@ def verify(house: House, artifact: Artifact, *, accept: bool = False) -> Verific
         try:
             reading = read(house, artifact, house.store.staging / "verify.db")
         except OSError as error:
+            if error.filename is None:  # a write or a read, which don't say where
+                error.filename = str(house.store.staging)
             raise from_os(error) from error
         finally:
             house.store.clean()

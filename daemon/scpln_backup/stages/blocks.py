@@ -138,7 +138,7 @@ def _igzip(block: bytes) -> bytes:
 _DEFLATE: dict[Preset, Callable[[bytes], bytes]] = {
     Preset.FAST: _igzip,
     Preset.BALANCED: lambda block: bytes(deflate.deflate_compress(block, 6)),
-    Preset.SMALL: lambda block: bytes(deflate.deflate_compress(block, 10)),
+    Preset.SMALL: lambda block: bytes(deflate.deflate_compress(block, 8)),
 }
 _ZSTD_LEVEL = {Preset.FAST: 1, Preset.BALANCED: 3, Preset.SMALL: 15}
 

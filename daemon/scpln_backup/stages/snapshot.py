@@ -20,6 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,7 +31,6 @@ from scpln_backup.stages import source as live
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 PIECE = 256 * 1024
 _LOCKED_PASSES = 3
@@ -248,7 +248,7 @@ def _fill(descriptor: int, buffer: memoryview, offset: int) -> int:
         try:
             got = os.preadv(descriptor, [buffer[have:]], offset + have)
         except OSError as error:
-            error.filename = os.readlink(f"/proc/self/fd/{descriptor}")  # or it would be blamed on the copy
+            error.filename = str(Path(f"/proc/self/fd/{descriptor}").readlink())  # or it would be blamed on the copy
             raise
         if got == 0:
             break

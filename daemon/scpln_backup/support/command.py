@@ -68,7 +68,7 @@ def start_worker(module: str, *, pass_fds: Sequence[int] = ()) -> subprocess.Pop
     boot = _BOOT.format(module=module)
     with shielded():
         return subprocess.Popen(
-            [sys.executable, "-I", "-c", boot, json.dumps(sys.path)],
+            [sys.executable, "-I", "-c", boot, json.dumps(sys.path), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=pass_fds,
@@ -77,10 +77,10 @@ def start_worker(module: str, *, pass_fds: Sequence[int] = ()) -> subprocess.Pop
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG)."""
-    parent = os.getppid()
+    """For a worker: have the kernel kill it when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG)."""
+    parent = int(sys.argv[1])
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent or parent == 1:  # it died before prctl: nobody is left to work for
+    if os.getppid() != parent:  # it died before prctl: nobody is left to work for
         os._exit(1)
 
 

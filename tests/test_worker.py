@@ -1,0 +1,333 @@
+"""stages/worker.py through operations/workbench.py: the real process, from the request to its end.
+
+Where a test must find the worker at work, another process holds the source's lock, so that it waits there for
+as long as the test needs.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import select
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from scpln_backup.errors import (
+    BackupError,
+    HotJournalError,
+    LockHeldError,
+    ProofError,
+    SourceBusyError,
+    SourceCorruptError,
+    SourceError,
+    SourceMissingError,
+    SourceTruncatedError,
+    StoppedError,
+)
+from scpln_backup.events import Announcer, Progressed, StageEntered
+from scpln_backup.model import Compression, Preset, Stage
+from scpln_backup.operations.workbench import work
+from scpln_backup.stages import worker
+from scpln_backup.stages.snapshot import Limits
+from scpln_backup.support.locks import Lock
+from support import databases
+from support.databases import names
+from support.writer import Session
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory) -> Path:
+    return databases.grow(tmp_path_factory.mktemp("grown") / "scpln.db", 4)
+
+
+class Bench:
+    """A source, a staging folder, a lock that is held, and the events of what was done."""
+
+    def __init__(self, folder: Path, grown: Path) -> None:
+        self.source = folder / "data" / "scpln.db"
+        self.staging = folder / "staging"
+        self.lock = Lock(folder / "state" / "run.lock", "a test")
+        self.source.parent.mkdir()
+        self.staging.mkdir()
+        shutil.copyfile(grown, self.source)
+        self.events = []
+        self.cancel = threading.Event()
+
+    def request(self, **changes) -> worker.Request:
+        usual = worker.Request(
+            source=str(self.source),
+            copy=str(self.staging / "copy.db"),
+            artifact=str(self.staging / "artifact"),
+            compression=Compression.GZIP,
+            preset=Preset.BALANCED,
+            limits=Limits(30.0, 30.0, 2),
+        )
+        return msgspec.structs.replace(usual, **changes)
+
+    def work(self, *observers, **changes) -> worker.Done:
+        announce = Announcer(self.events.append, *observers)
+        with self.lock:
+            return work(self.request(**changes), lock_fd=self.lock.fd, cancel=self.cancel, announce=announce)
+
+    def refusal(self, kind: type[BackupError], **changes) -> str:
+        """Work, expect exactly `kind`; its message is one line, and the worker is gone."""
+        with pytest.raises(BackupError) as caught:
+            self.work(**changes)
+        assert type(caught.value) is kind
+        assert "\n" not in str(caught.value)
+        assert workers() == []
+        return str(caught.value)
+
+
+@pytest.fixture
+def bench(tmp_path, grown) -> Bench:
+    return Bench(tmp_path, grown)
+
+
+def workers(parent: int | None = None) -> list[int]:
+    """The worker processes that a process has started and not yet waited for."""
+    tasks = Path(f"/proc/{parent or os.getpid()}/task").glob("*/children")
+    children = [word for path in tasks for word in path.read_text().split()]
+    return [int(pid) for pid in children if worker.__name__.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def wait_until_gone(pid: int) -> None:
+    """Wait for the end of a process that need not be a child."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([descriptor], [], [], 30)[0], f"process {pid} still lives"
+    finally:
+        os.close(descriptor)
+
+
+class OnceWaiting:
+    """An observer that acts when the worker has begun, and waits for the source's lock."""
+
+    def __init__(self, action) -> None:
+        self._action = action
+
+    def __call__(self, event) -> None:
+        if event == StageEntered(stage=Stage.SNAPSHOT):
+            (pid,) = workers()
+            self._action(pid)
+
+
+# A run
+
+
+@pytest.mark.parametrize("journal_mode", ["delete", "wal"])
+@pytest.mark.parametrize("compression", list(Compression))
+def test_a_run(bench, journal_mode, compression):
+    with closing(sqlite3.connect(bench.source)) as db:
+        db.execute(f"PRAGMA journal_mode = {journal_mode}")
+        runs = db.execute("SELECT count(*) FROM runs").fetchone()[0]
+    before = bench.source.read_bytes()
+    done = bench.work(compression=compression)
+
+    artifact = bench.staging / "artifact"
+    assert names(bench.staging) == ["artifact"]
+    stored = artifact.read_bytes()
+    assert (done.artifact_sha256, done.artifact_bytes) == (hashlib.sha256(stored).hexdigest(), len(stored))
+    tool = ["gunzip", "-c"] if compression is Compression.GZIP else ["zstd", "-dcq"]
+    raw = subprocess.run(tool, input=stored, check=True, capture_output=True).stdout
+    if journal_mode == "delete":
+        assert raw == before
+    restored = bench.staging / "restored.db"
+    restored.write_bytes(raw)
+    assert databases.content_sha256(restored) == databases.content_sha256(bench.source)
+    assert (done.fingerprint.sha256, done.fingerprint.size_bytes) == (hashlib.sha256(raw).hexdigest(), len(raw))
+    assert done.fingerprint.page_count * done.fingerprint.page_size == len(raw)
+    assert done.fingerprint.tables["runs"] == runs
+    assert set(done.stage_seconds) == {Stage.SNAPSHOT, Stage.CHECK, Stage.COMPRESS, Stage.PROVE}
+    assert all(seconds >= 0 for seconds in done.stage_seconds.values())
+    assert (done.snapshot.writer_blocked_seconds > 0) == (journal_mode == "delete")
+    assert done.snapshot.taken_at.utcoffset() is not None
+    assert bench.source.read_bytes() == before
+    assert workers() == []
+
+
+def test_what_is_announced(bench):
+    bench.work()
+    assert [event.stage for event in bench.events if isinstance(event, StageEntered)] == [
+        Stage.SNAPSHOT,
+        Stage.COMPRESS,
+        Stage.CHECK,
+        Stage.PROVE,
+    ]
+    size = bench.source.stat().st_size
+    for event in bench.events:
+        if isinstance(event, Progressed):
+            assert 0 < event.done <= event.total == size
+
+
+def test_presets_reach_the_worker(bench):
+    sizes = []
+    for preset in Preset:
+        sizes.append(bench.work(preset=preset).artifact_bytes)
+        (bench.staging / "artifact").unlink()
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == len(sizes)
+
+
+# Refusals cross the process border with their name and their message
+
+
+def test_missing(bench):
+    bench.source.unlink()
+    assert str(bench.source) in bench.refusal(SourceMissingError)
+
+
+def test_locked(bench):
+    with Session(bench.source, "BEGIN EXCLUSIVE"), pytest.raises(SourceBusyError, match=f"^{bench.source}: locked by"):
+        bench.work(limits=Limits(0.2, 30.0, 2))
+
+
+def test_hot_journal(bench):
+    with Session(bench.source, "PRAGMA cache_size = 5", "BEGIN", "UPDATE runs SET summary = 'lost'") as application:
+        application.kill()
+    assert str(bench.source) in bench.refusal(HotJournalError, limits=Limits(0.2, 30.0, 2))
+
+
+@pytest.mark.parametrize("journal_mode", ["delete", "wal"])
+def test_damage_in_the_middle_is_blamed_on_the_source(bench, journal_mode):
+    with closing(sqlite3.connect(bench.source)) as db:
+        db.execute(f"PRAGMA journal_mode = {journal_mode}")
+        pages = [row[0] for row in db.execute("SELECT pageno FROM dbstat WHERE name = 'runs' AND pagetype = 'leaf'")]
+    with bench.source.open("r+b") as file:
+        file.seek((pages[len(pages) // 2] - 1) * 4096)
+        file.write(b"\xa5" * 4096)
+    message = bench.refusal(SourceCorruptError)
+    assert message.startswith(f"{bench.source}: damaged: ")
+    assert "newest verified artifact" in message
+
+
+@pytest.mark.parametrize("journal_mode", ["delete", "wal"])
+def test_truncated(bench, journal_mode):
+    with closing(sqlite3.connect(bench.source)) as db:
+        db.execute(f"PRAGMA journal_mode = {journal_mode}")
+    os.truncate(bench.source, bench.source.stat().st_size // 2)
+    message = bench.refusal(SourceTruncatedError)
+    assert message.startswith(f"{bench.source}: truncated: ")
+
+
+def test_an_operating_system_error_names_its_file(bench):
+    (bench.staging / "artifact").touch()
+    assert f"{bench.staging}/artifact: File exists" in bench.refusal(BackupError)
+
+
+def test_what_was_written_is_read_again(bench):
+    """An artifact that is sound and holds something else, and one that is cut off."""
+    request = bench.request()
+    copy, artifact = Path(request.copy), Path(request.artifact)
+    shutil.copyfile(bench.source, copy)
+    artifact.write_bytes(gzip.compress(copy.read_bytes()[:-1] + b"?"))
+    with pytest.raises(ProofError, match="does not decompress to what was copied"):
+        worker._prove(artifact, request, hashlib.sha256(copy.read_bytes()).hexdigest())
+    artifact.write_bytes(artifact.read_bytes()[:-5])
+    with pytest.raises(ProofError, match=f"{artifact}: .*cut off"):
+        worker._prove(artifact, request, "")
+
+
+@pytest.mark.parametrize("name", ["SourceBusyError", "NoSuchError"])
+def test_a_failure_becomes_an_error_again(name):
+    error = worker.Failed(name, "why").error()
+    assert isinstance(error, SourceError if name == "SourceBusyError" else BackupError)
+    assert str(error) == "why"
+
+
+# Its end
+
+
+def test_cancel_ends_it(bench):
+    seen = []
+    with Session(bench.source, "BEGIN EXCLUSIVE") as application:
+        with pytest.raises(StoppedError):
+            bench.work(OnceWaiting(seen.append), OnceWaiting(lambda _pid: bench.cancel.set()))
+        assert workers() == []
+        assert not Path(f"/proc/{seen[0]}").exists()
+        application.run("COMMIT")
+
+
+def test_killed_from_outside(bench):
+    with (
+        Session(bench.source, "BEGIN EXCLUSIVE"),
+        pytest.raises(BackupError, match=r"ended without a result \(killed; out of memory\?\); see the log"),
+    ):
+        bench.work(OnceWaiting(lambda pid: os.kill(pid, signal.SIGKILL)))
+
+
+def test_signals_for_the_daemon_do_nothing_to_it(bench):
+    """A plain `systemctl kill -s USR1` reaches every process of the control group."""
+    application = Session(bench.source, "BEGIN EXCLUSIVE")
+
+    def signalled(pid: int) -> None:
+        assert os.getpgid(pid) == pid != os.getpgid(0)
+        for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGINT):
+            os.killpg(pid, number)
+        application.run("COMMIT")
+
+    with application:
+        assert bench.work(OnceWaiting(signalled)).artifact_bytes > 0
+
+
+_PARENT = """
+import json, sys, threading
+from pathlib import Path
+import msgspec
+from scpln_backup.events import Announcer
+from scpln_backup.operations.workbench import work
+from scpln_backup.stages.worker import Request
+from scpln_backup.support.locks import Lock
+request = msgspec.json.decode(sys.argv[1], type=Request)
+with Lock(Path(sys.argv[2]), "the parent") as lock:
+    work(request, lock_fd=lock.fd, cancel=threading.Event(), announce=Announcer(lambda event: print(event, flush=True)))
+"""
+
+
+def test_it_dies_with_its_parent_and_the_lock_with_it(bench):
+    with Session(bench.source, "BEGIN EXCLUSIVE"):
+        command = [sys.executable, "-c", _PARENT, msgspec.json.encode(bench.request()), str(bench.lock.path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+            assert b"snapshot" in parent.stdout.readline()
+            (pid,) = workers(parent.pid)
+            with pytest.raises(LockHeldError, match=f"the parent .process {parent.pid}"):
+                bench.lock.acquire()
+            parent.kill()
+        wait_until_gone(pid)
+        with bench.lock:  # free: nobody has it any more
+            pass
+
+
+def test_it_holds_the_lock_with_its_parent(bench):
+    """Should the parent alone let go, nobody may start a second run beside this one."""
+    other = Lock(bench.lock.path, "another")
+
+    def let_go(_pid: int) -> None:
+        bench.lock.release()
+        with pytest.raises(LockHeldError):
+            other.acquire()
+        bench.cancel.set()
+
+    with Session(bench.source, "BEGIN EXCLUSIVE"), pytest.raises(StoppedError):
+        bench.work(OnceWaiting(let_go))
+    with other:
+        pass
+
+
+def test_messages_are_json_lines(bench):
+    done = bench.work()
+    line = msgspec.json.encode(done)
+    assert json.loads(line)["type"] == "done"
+    assert msgspec.json.decode(line, type=worker.Message) == done
