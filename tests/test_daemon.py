@@ -698,3 +698,18 @@ def test_an_interrupted_run_is_a_warning(caplog):
         logging.WARNING,
         "backup interrupted: trigger=cli; nothing was published",
     )
+
+
+def test_a_daemon_that_is_gone_is_missed(place):
+    service = place.serve().ready()
+    service.send(signal.SIGUSR1)
+    service.log.wait("backup success")
+
+    def health():
+        app = place.app()
+        return app.status(now=app.now(), running_since=None).health
+
+    assert health().level == "healthy"
+    assert service.stop() == 0
+    assert health().level == "warning"
+    assert "the daemon is not running" in health().reasons[0]

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _JOBS = ("backup", "drill")
 _CATALOG = "catalog.db"
-_DAEMON_LOCK = "daemon.lock"
 _LOCK_HINT = "ask the daemon with `scpln-backup backup --wait`, or systemctl kill -s USR1 scpln-backup"
 _MACHINE_ID = Path("/etc/machine-id")
 
@@ -99,8 +98,7 @@ class App:
         return self._state_lock("a backup from the command line")
 
     def _state_lock(self, what: str) -> Lock:
-        path = Path(self.config.state.directory) / _DAEMON_LOCK
-        return Lock(path, what, hint=_LOCK_HINT, zone=self.zone)
+        return Lock(self.house.daemon_lock_path, what, hint=_LOCK_HINT, zone=self.zone)
 
     def backup(self, trigger: Trigger, cancel: threading.Event) -> RunRecord:
         """One run; see `operations.backup`."""

@@ -170,7 +170,7 @@ class SystemdBox:
     def wait_for_journal(self, unit: str, pattern: str, *, timeout: float = 20, after: int = 0) -> str:
         """Wait for a journal line that matches; the first `after` matches are passed over."""
         # Without --pid nsenter becomes journalctl, so that ending it here ends it there.
-        follow = self._enter("journalctl", "--follow", "--lines=all", "--output=cat", "--unit", unit)
+        follow = self._enter("--pid", "journalctl", "--follow", "--lines=all", "--output=cat", "--unit", unit)
         left = after
         deadline = time.monotonic() + timeout
         with subprocess.Popen(follow, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:

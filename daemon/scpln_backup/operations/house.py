@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from scpln_backup.records.catalog import Catalog
     from scpln_backup.stores.local import LocalStore
 
+# Among the jobs whose times the catalog keeps: when a daemon last started on this state.
+DAEMON = "daemon"
+
 
 class House:
     """One database's settings, its catalog and its store."""
@@ -49,6 +52,11 @@ class House:
 
     def now(self) -> datetime:
         return clock.now(self.zone)
+
+    @property
+    def daemon_lock_path(self) -> Path:
+        """Held by the daemon for its whole life, and by a foreground backup for its run."""
+        return Path(self.config.state.directory) / "daemon.lock"
 
     def run_lock(self, what: str) -> Lock:
         """Held by whoever changes the staging folder, an artifact or a manifest, for as long as it does."""

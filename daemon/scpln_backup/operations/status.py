@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from scpln_backup.operations import sweep
+from scpln_backup.operations.house import DAEMON
 from scpln_backup.records.catalog import ArtifactSummary  # noqa: TC001 - msgspec reads the annotations at run time
 from scpln_backup.rules.health import Facts, Health, assess, overdue_at
 from scpln_backup.support.locks import holder
@@ -67,6 +68,7 @@ def status(
         next_run_at=schedule.next_after(now),
         scheduler_alive=scheduler_alive,
         last_drill=last_drill(house),
+        daemon_missing=_daemon_missing(house),
         incident_deadline=catalog.incident_deadline(),
     )
     hours = house.config.pagerduty.overdue_hours
@@ -86,6 +88,11 @@ def status(
         restore_seconds_measured=catalog.measured_restore_seconds(),
         incident_deadline=facts.incident_deadline,
     )
+
+
+def _daemon_missing(house: House) -> bool:
+    """Whether a daemon has worked with this state and none does now; a host that has none yet misses none."""
+    return house.catalog.slot(DAEMON) is not None and holder(house.daemon_lock_path) is None
 
 
 def last_drill(house: House) -> DrillRecord | None:

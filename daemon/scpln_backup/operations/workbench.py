@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import selectors
+import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import msgspec
 from scpln_backup.errors import BackupError, StoppedError
 from scpln_backup.events import Announcer, Progressed, StageEntered
 from scpln_backup.stages import worker
-from scpln_backup.support.command import start_worker
+from scpln_backup.support.command import SHIELDED, start_worker
 
 if TYPE_CHECKING:
     import subprocess
@@ -29,7 +30,9 @@ def work(request: worker.Request, *, lock_fd: int, cancel: threading.Event, anno
 
     The worker inherits the run lock, so that nobody starts a run beside one whose parent was killed.
     """
-    process = start_worker(worker.__name__, pass_fds=[lock_fd])
+    # It is ended by SIGKILL alone: a SIGTERM to the whole unit is for the daemon, which then says why the run ended.
+    shield = (*SHIELDED, signal.SIGTERM, signal.SIGINT)
+    process = start_worker(worker.__name__, pass_fds=[lock_fd], shield=shield)
     try:
         _send(process, request)
         stage = None

@@ -43,6 +43,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     scheduler_alive: bool = True
     last_drill: DrillRecord | None = None
     incident_deadline: datetime | None = None
+    daemon_missing: bool = False
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -141,6 +142,8 @@ def _doubtful(facts: Facts, zone: tzinfo) -> list[str]:
         reasons.append(f"an incident's report was due {due}: write and close it: `scpln-backup incident show`")
     if facts.retention_frozen is not None:
         reasons.append(f"retention is frozen: {facts.retention_frozen}")
+    if facts.daemon_missing:
+        reasons.append("the daemon is not running, so nothing will run by itself: `systemctl start scpln-backup`")
     if facts.next_run_at is None and facts.scheduler_alive:
         reasons.append("no next run is planned: see `scpln-backup schedule`")
     return reasons

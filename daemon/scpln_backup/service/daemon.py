@@ -15,6 +15,7 @@ from scpln_backup.events import Announcer
 from scpln_backup.model import Trigger
 from scpln_backup.observers.log import log_event
 from scpln_backup.observers.metrics import BackupCollector
+from scpln_backup.operations.house import DAEMON
 from scpln_backup.service.facts import DaemonFacts
 from scpln_backup.service.notify import Notifier, watchdog_interval
 from scpln_backup.service.reload import keep_until_restart
@@ -101,6 +102,7 @@ class Daemon:
     def start(self) -> None:
         """Returns once the work can be done, and says so to systemd."""
         self._app.announce.subscribe(self.runner.observe)
+        self._note_start()
         self.web.start()
         self.runner.start()
         self.drills.start()
@@ -114,6 +116,13 @@ class Daemon:
             self.web.url,
         )
         self._notifier.ready()
+
+    def _note_start(self) -> None:
+        """From now on a daemon that does not run is missed. A full disk must not keep this one from running."""
+        try:
+            self._app.catalog.set_slot(DAEMON, self._now())
+        except BackupError as error:
+            log.warning("the start could not be noted: %s", error)
 
     def loop(self) -> None:
         """Acts on signals and gives signs of life until it is time to stop."""

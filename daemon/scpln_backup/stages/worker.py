@@ -10,11 +10,10 @@ stdin gets one Request; stdout gives one JSON message a line: any number of Prog
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +71,9 @@ Message = Progress | Done | Failed
 
 def main() -> None:
     die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what ^C means
+    with suppress(OSError):
+        # When memory runs out the kernel should take the run, which can be made again, and leave the daemon.
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     request = msgspec.json.decode(sys.stdin.buffer.readline(), type=Request)
     reporter = _Reporter(sys.stdout.fileno())
     try:
@@ -105,7 +106,7 @@ class _Reporter:
 
         def report(done: int, total: int) -> None:
             now = time.monotonic()
-            if now - self._last >= _PROGRESS_INTERVAL_SECONDS:
+            if now - self._last >= _PROGRESS_INTERVAL_SECONDS or done == total:
                 self._last = now
                 self.send(Progress(stage, done, total))
 
@@ -193,3 +194,7 @@ def _timed(seconds: dict[Stage, float], stage: Stage) -> Iterator[None]:
         yield
     finally:
         seconds[stage] = round(time.monotonic() - began, 3)
+
+
+if __name__ == "__main__":
+    main()

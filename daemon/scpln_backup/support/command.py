@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import pwd
 import selectors
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 # moment at which they could end it.
 SHIELDED = (signal.SIGUSR1, signal.SIGHUP)
 
-_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from {module} import main; main()"
 _PR_SET_PDEATHSIG = 1
 _CANCEL_LOOK_SECONDS = 0.25
 _SIGNALLED = 128
@@ -50,25 +48,30 @@ _DAEMONS_OWN = (
 
 
 @contextmanager
-def shielded() -> Iterator[None]:
+def shielded(signals: Sequence[signal.Signals] = SHIELDED) -> Iterator[None]:
     """Block the signals that children must not get, in the calling thread, while a child is started."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SHIELDED)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def start_worker(module: str, *, pass_fds: Sequence[int] = ()) -> subprocess.Popen[bytes]:
-    """Start `main()` of a module of this package in a process of its own, with pipes to stdin and stdout.
+def start_worker(
+    module: str, *, pass_fds: Sequence[int] = (), shield: Sequence[signal.Signals] = SHIELDED
+) -> subprocess.Popen[bytes]:
+    """Run a module of this package in a process of its own, with pipes to stdin and stdout.
 
-    It gets a session of its own, so that ^C at a terminal reaches the caller alone.  The module should call
-    `die_with_parent` first thing.  `pass_fds` stay open in it (a lock that lasts as long as either lives).
+    It gets a session of its own, so that ^C at a terminal reaches the caller alone, and never one of the signals in
+    `shield`.  The module should call `die_with_parent` first thing.  `pass_fds` stay open in it (a lock that lasts as
+    long as either lives).
     """
-    boot = _BOOT.format(module=module)
-    with shielded():
+    # The package need not be where an interpreter looks by itself (a launcher may have put it on the path).
+    found = os.pathsep.join(entry for entry in sys.path if entry)
+    with shielded(shield):
         return subprocess.Popen(
-            [sys.executable, "-I", "-c", boot, json.dumps(sys.path), str(os.getpid())],
+            [sys.executable, "-P", "-m", module, str(os.getpid())],
+            env={**os.environ, "PYTHONPATH": found},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=pass_fds,

@@ -352,3 +352,7 @@ def _refusal(request: Request, error: Exception) -> str:
         return f"{directory}: there is no such folder to run {program} in; check the configured directory"
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return f"{program}: cannot be started in {directory}: {reason}; check the configured command"
+
+
+if __name__ == "__main__":
+    main()

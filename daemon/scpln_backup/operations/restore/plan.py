@@ -201,7 +201,7 @@ def _alembic_version(target: Path) -> str | None:
     if not target.exists():
         return None
     try:
-        with closing(sqlite3.connect(source.uri(target, "immutable=1"), uri=True)) as connection:
+        with closing(sqlite3.connect(source.uri(target, "mode=ro&immutable=1"), uri=True)) as connection:
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     except sqlite3.Error:
         return None
