@@ -12,7 +12,17 @@ _LOOK_SECONDS = 10.0
 _AT_REST = frozenset({"inactive", "failed"})
 # How systemctl says that it may not: polkit's words and D-Bus's.
 _DENIED = ("authentication required", "access denied", "permission denied", "not authorized")
+# The kinds of units (systemd.unit(5)); a name that ends in none of them is a service's.
+_KINDS = (
+    *(".service", ".socket", ".device", ".mount", ".automount", ".swap", ".target", ".path", ".timer", ".slice"),
+    ".scope",
+)
 _NO_SYSTEMD = ("not been booted with systemd", "host is down", "failed to connect to bus")
+
+
+def full_name(unit: str) -> str:
+    """The unit's name as systemd completes it: with its ending."""
+    return unit if unit.endswith(_KINDS) else f"{unit}.service"
 
 
 def exists(unit: str) -> bool:

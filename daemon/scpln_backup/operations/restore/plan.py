@@ -17,6 +17,7 @@ from scpln_backup.model import Artifact, State
 from scpln_backup.operations.restore import swap
 from scpln_backup.stages import source
 from scpln_backup.stages.openers import Opener, file_set, openers
+from scpln_backup.support import systemctl
 from scpln_backup.support.text import human_bytes
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def make(house: House, artifact: Artifact, target: Path, now: datetime, allowed:
         )
         raise RestoreRefusedError(msg)
     _require_attributes(target)
-    units = tuple(house.config.service.units)
+    units = tuple(systemctl.full_name(unit) for unit in house.config.service.units)
+    _require_units(units)
     open_by = tuple(openers(target))
     strangers = [opener for opener in open_by if opener.unit not in units]
     if strangers:
@@ -133,6 +135,13 @@ def _require_attributes(target: Path) -> None:
         f"scpln-backup restore …"
     )
     raise RestoreRefusedError(msg)
+
+
+def _require_units(units: tuple[str, ...]) -> None:
+    """Refuse units that could be stopped and not be started again; UnitError where systemd says so itself."""
+    for unit in units:
+        if not systemctl.exists(unit):
+            raise RestoreRefusedError(f"{unit}: systemd knows no such unit; correct [service] units in the config")
 
 
 def room(artifact: Artifact, target: Path) -> tuple[int, int]:

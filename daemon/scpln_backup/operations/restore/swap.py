@@ -209,19 +209,31 @@ def _put_back_from_new(journal: Journal) -> None:
         files.make_folder(restored)
         _give(restored, target.parent)
         _second_names(target, restored, staging)
-    _drop_sidecars(target)
+    _drop_sidecars(target, but=journal.sidecars)
     if journal.old is None:
         target.unlink(missing_ok=True)
         _restore_sidecars(journal)
     else:
+        files.make_folder(staging)
         if journal.folded is not None:
+            _require_folded(journal)
             _second_name(staging / _FOLDED, staging / "folded.back", staging)
             _rename(staging / "folded.back", target)
         _put_original_back(journal)
 
 
+def _require_folded(journal: Journal) -> None:
+    """Make the folded file once more from what was set aside, when the end of a restore had removed it already."""
+    folded, original = Path(journal.staging) / _FOLDED, Path(journal.set_aside) / Path(journal.target).name
+    if not folded.exists():
+        if not folded_copy(original, folded):
+            raise RestoreFailedError(f"{original}: damaged since it was set aside")
+        _like(folded, original)
+
+
 def _put_original_back(journal: Journal) -> None:
     target, staging = Path(journal.target), Path(journal.staging)
+    files.make_folder(staging)
     if journal.folded is not None:
         # The target is the folded file: journals beside it for a moment only repeat what it holds already.
         _restore_sidecars(journal)
@@ -304,9 +316,11 @@ def _counts(journal: Path) -> bool:
 
 def _is(target: Path, identity: FileIdentity | None, copy: Path) -> bool:
     """Whether the target is a file of this restore: by its inode, or, where there are no hard links, by its bytes."""
-    if identity is not None and identity.same_file(FileIdentity.of(target)):
+    if identity is None:
+        return False
+    if identity.same_file(FileIdentity.of(target)):
         return True
-    return identity is not None and _same_content(target, copy)
+    return copy.exists() and filecmp.cmp(target, copy, shallow=False)
 
 
 def _same_content(path: Path, copy: Path) -> bool:
@@ -314,9 +328,13 @@ def _same_content(path: Path, copy: Path) -> bool:
     return copy.exists() and not path.samefile(copy) and filecmp.cmp(path, copy, shallow=False)
 
 
-def _drop_sidecars(target: Path) -> None:
+def _drop_sidecars(target: Path, but: Mapping[str, FileIdentity] | None = None) -> None:
+    """Unlink what is beside the target, all of it or `but` the files that are known."""
+    known = but or {}
     for ending in SIDECARS:
-        _beside(target, ending).unlink(missing_ok=True)
+        path = _beside(target, ending)
+        if ending not in known or FileIdentity.of(path) != known[ending]:
+            path.unlink(missing_ok=True)
     files.fsync_directory(target.parent)
 
 
