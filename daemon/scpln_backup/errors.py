@@ -122,7 +122,7 @@ def from_os(error: OSError) -> BackupError:
     where = f"{error.filename}: " if error.filename else ""
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpaceError(f"{where}{reason}; make room in the backup root, or lower [retention] days")
+        return NoSpaceError(f"{where}{reason}; make room on that disk")
     if error.errno == errno.EIO:
         return BackupError(f"{where}{reason}; the disk may be failing, see: journalctl -k")
     return BackupError(f"{where}{reason}")

@@ -8,6 +8,7 @@ import msgspec
 
 from scpln_backup.operations import sweep
 from scpln_backup.operations.house import DAEMON
+from scpln_backup.operations.restore import journal
 from scpln_backup.records.catalog import ArtifactSummary  # noqa: TC001 - msgspec reads the annotations at run time
 from scpln_backup.rules.health import Facts, Health, assess, overdue_at
 from scpln_backup.support.locks import holder
@@ -69,6 +70,7 @@ def status(
         scheduler_alive=scheduler_alive,
         last_drill=last_drill(house),
         daemon_missing=_daemon_missing(house),
+        restore_broken_off_at=_restore_broken_off_at(house),
         incident_deadline=catalog.incident_deadline(),
     )
     hours = house.config.pagerduty.overdue_hours
@@ -93,6 +95,14 @@ def status(
 def _daemon_missing(house: House) -> bool:
     """Whether a daemon has worked with this state and none does now; a host that has none yet misses none."""
     return house.catalog.slot(DAEMON) is not None and holder(house.daemon_lock_path) is None
+
+
+def _restore_broken_off_at(house: House) -> datetime | None:
+    """When a restore began that a crash broke off; None while one is simply under way."""
+    broken_off = journal.load(house)
+    if broken_off is None or holder(house.run_lock("").path) is not None:
+        return None
+    return broken_off.record.started_at
 
 
 def last_drill(house: House) -> DrillRecord | None:

@@ -44,6 +44,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     last_drill: DrillRecord | None = None
     incident_deadline: datetime | None = None
     daemon_missing: bool = False
+    restore_broken_off_at: datetime | None = None
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -117,6 +118,11 @@ def _broken(facts: Facts, zone: tzinfo) -> list[str]:
     if facts.corrupt_artifacts:
         what = "1 artifact is" if facts.corrupt_artifacts == 1 else f"{facts.corrupt_artifacts} artifacts are"
         reasons.append(f"{what} corrupt: see `scpln-backup list`, move it away, then run `scpln-backup verify`")
+    if facts.restore_broken_off_at is not None:
+        at = _at(facts.restore_broken_off_at, zone)
+        reasons.append(
+            f"the restore of {at} was broken off: `scpln-backup restore --resume`, or `scpln-backup restore --abort`"
+        )
     if not facts.scheduler_alive:
         reasons.append("the scheduler is not running: restart the service")
     return reasons

@@ -44,7 +44,10 @@ def openers(database: Path) -> list[Opener]:
     root sees every process; another user sees its own, the application's being one of them as a rule.
     """
     paths = file_set(database)
-    wanted: set[tuple[int, int] | str] = {*_identities(paths), *(f"{path}{_DELETED}" for path in paths)}
+    wanted: set[tuple[int, int | str]] = set(_identities(paths))
+    if database.parent.exists():
+        device = database.parent.stat().st_dev
+        wanted.update((device, f"{path}{_DELETED}") for path in paths)
     return [
         Opener(pid, _name(pid), _unit(pid))
         for pid in _processes()
@@ -67,8 +70,8 @@ def _processes() -> Iterator[int]:
             yield int(entry.name)
 
 
-def _opened(pid: int) -> Iterator[tuple[int, int] | str]:
-    """What a process has open, by inode, and by its former name when it was deleted."""
+def _opened(pid: int) -> Iterator[tuple[int, int | str]]:
+    """What a process has open: device and inode, and device and former name of what was deleted."""
     try:
         descriptors = list((_PROC / str(pid) / "fd").iterdir())
     except OSError:
@@ -77,7 +80,7 @@ def _opened(pid: int) -> Iterator[tuple[int, int] | str]:
         try:
             status = descriptor.stat()  # follows the link to what is really open, even if it was renamed or deleted
             if status.st_nlink == 0:
-                yield str(descriptor.readlink())
+                yield status.st_dev, str(descriptor.readlink())
         except OSError:
             continue
         yield status.st_dev, status.st_ino

@@ -27,8 +27,6 @@ from scpln_backup.support.command import die_with_parent
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_PROGRESS_INTERVAL_SECONDS = 0.1
-
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """`copy` and `artifact` are new files in the staging folder; the copy is gone when the work is done."""
@@ -92,22 +90,23 @@ def _os_failure(error: OSError) -> Failed:
 
 
 class _Reporter:
-    """Writes messages to the parent; progress at most every 100 ms, as nobody reads faster."""
+    """Writes messages to the parent; of a stage's progress each per cent once."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._last = 0.0
 
     def send(self, message: Message) -> None:
         os.write(self._descriptor, msgspec.json.encode(message) + b"\n")
 
     def progress(self, stage: Stage) -> Callable[[int, int], None]:
         self.send(Progress(stage, 0, 0))
+        told = 0
 
         def report(done: int, total: int) -> None:
-            now = time.monotonic()
-            if now - self._last >= _PROGRESS_INTERVAL_SECONDS or done == total:
-                self._last = now
+            nonlocal told
+            percent = done * 100 // total if total else 0
+            if percent != told:
+                told = percent
                 self.send(Progress(stage, done, total))
 
         return report

@@ -7,6 +7,7 @@ second phase puts the old set back and starts what ran before.
 
 from __future__ import annotations
 
+import errno
 import grp
 import hashlib
 import logging
@@ -248,7 +249,19 @@ class Restoration:
     def _swap(self) -> None:
         with self._step("put the restored database in its place"):
             swap.swap(self._journal)
+            self._require_nobody_behind()
         self._save(phase=Phase.SWAPPED)
+
+    def _require_nobody_behind(self) -> None:
+        """Nobody may go on with the old file: it would write where nobody looks, and its journal beside the new one."""
+        found = openers(swap.predecessor(self._journal))
+        if found:
+            swap.take_back(self._journal)
+            # Whoever started a unit in the middle of this wants it to run.
+            self._save(active=tuple(dict.fromkeys((*self._journal.active, *self._active_units()))))
+            who = ", ".join(map(str, found))
+            msg = f"{self._journal.target}: opened by {who} while it was being replaced; end it, then restore again"
+            raise RestoreFailedError(msg)
 
     def _check(self) -> None:
         target = Path(self._journal.target)
@@ -305,7 +318,8 @@ class Restoration:
             if record.outcome is RestoreOutcome.SUCCESS:
                 incident.open_incident(self._house, record, self._house.now())
         except BackupError as error:
-            log.warning("the restore (%s) could not be noted: %s; %s", record.outcome, error, _RESUME)
+            advice = _RESUME if record.outcome is RestoreOutcome.SUCCESS else "the list of restores lacks it"
+            log.warning("the restore (%s) could not be noted: %s; %s", record.outcome, error, advice)
             return None
         return record
 
@@ -403,7 +417,12 @@ def _examined(database: Path, target: Path) -> check.Content:
 
 
 def _says(error: BackupError | OSError) -> str:
-    return one_line(error if isinstance(error, BackupError) else from_os(error))
+    if isinstance(error, BackupError):
+        return one_line(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):  # of the database's disk, or the state's; not of the backup root
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; make room there"
+    return one_line(from_os(error))
 
 
 def _expected(house: House, journal: Journal) -> Fingerprint | None:

@@ -161,12 +161,47 @@ def _copied(source: Path, copy: Path) -> bool:
 
 
 def swap(journal: Journal) -> None:
-    """Give the new database the target's name."""
+    """Give the new database the target's name.
+
+    Raises RestoreFailedError, and changes nothing, when somebody has written to the old one since it was set aside.
+    Who has it open and has not written yet is found by looking for openers of `predecessor` afterwards.
+    """
     target = Path(journal.target)
     if swapped(journal):
         return
+    _require_undisturbed(journal)
     _drop_sidecars(target)
     _rename(new_database(journal), target)
+
+
+def predecessor(journal: Journal) -> Path:
+    """Another name of the file that had the target's name before the swap."""
+    if journal.folded is not None:
+        return Path(journal.staging) / _FOLDED
+    return Path(journal.set_aside) / Path(journal.target).name
+
+
+def take_back(journal: Journal) -> None:
+    """Undo the swap alone, for a process that has opened the predecessor in the last instant.
+
+    The journals that are beside the target by now are that process's, and belong to the file it has open.
+    """
+    again = Path(journal.staging) / "again.back"
+    _second_name(predecessor(journal), again, Path(journal.staging))
+    _rename(again, Path(journal.target))
+
+
+def _require_undisturbed(journal: Journal) -> None:
+    target = Path(journal.target)
+    if journal.folded is not None:
+        undisturbed = untouched(target, journal.folded)
+    elif journal.old is not None:
+        undisturbed = untouched(target, journal.old, journal.sidecars)
+    else:
+        undisturbed = not target.exists()
+    if not undisturbed:
+        msg = f"{target}: somebody has written to it since the units were stopped; find out who, then restore again"
+        raise RestoreFailedError(msg)
 
 
 def put_back(journal: Journal) -> Path | None:
@@ -219,6 +254,8 @@ def _put_back_from_new(journal: Journal) -> None:
             _require_folded(journal)
             _second_name(staging / _FOLDED, staging / "folded.back", staging)
             _rename(staging / "folded.back", target)
+            if not untouched(target, journal.folded):
+                return  # whoever opened it before the swap has written to it: that is the old database now
         _put_original_back(journal)
 
 
