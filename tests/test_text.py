@@ -42,7 +42,7 @@ def test_a_size_is_within_five_percent(size):
     ("seconds", "text"),
     [
         (0, "0 ms"),
-            (0.0042, "4 ms"),
+        (0.0042, "4 ms"),
         (0.34, "0.3 s"),
         (9.96, "10 s"),
         (59.6, "1 min"),
