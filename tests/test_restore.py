@@ -568,7 +568,7 @@ class TestAsked:
             out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130
         assert out == b""
-        assert err.strip() == b"error: interrupted"
+        assert err.strip() == b"error: not confirmed; nothing was stopped or changed"
         assert state_of(place) == before
 
     def test_yes(self, place: RestorePlace) -> None:

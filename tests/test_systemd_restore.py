@@ -210,6 +210,21 @@ def test_a_stranger_that_has_the_database_open(host):
     assert not unfinished(host)
 
 
+def test_a_deleted_database_that_the_application_still_has_open(host):
+    """The process has the only complete copy, and stopping it would be the end of that."""
+    host.application()
+    host.backup()
+    pid = host.pid()
+    host.box.run("rm", SOURCE)
+    done = host.restore("--latest", "--yes")
+    assert done.returncode == 1
+    assert f"/proc/{pid}/fd" in done.stderr
+    assert "--allow-deleted" in done.stderr
+    assert host.pid() == pid
+    assert host.restored("--latest", "--yes", "--allow-deleted")["outcome"] == "success"
+    assert host.healthy()
+
+
 def test_a_unit_that_could_not_be_started_again(host):
     host.application()
     host.backup()

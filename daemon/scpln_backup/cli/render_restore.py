@@ -53,7 +53,8 @@ def restored(record: RestoreRecord, incident: Incident | None, locale: str, zone
         click.echo(f"  {step.at.astimezone(zone):%H:%M:%S}  {step.name} ({human_duration(step.seconds)})")
     if not record.replaced:
         return
-    click.echo(f"  the old database is in {record.set_aside}")
+    if record.set_aside is not None:
+        click.echo(f"  the old database is in {record.set_aside}")
     if record.loss is not None:
         for sentence in words(record.loss, locale, zone):
             click.echo(f"  {sentence}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from scpln_backup.cli.context import Session, json_option, note, pass_session
 from scpln_backup.cli.interrupt import INTERRUPTED, cancelled_by_signals
 from scpln_backup.cli.progress import progress_bar
 from scpln_backup.cli.times import parse_time
-from scpln_backup.errors import RestoreRefusedError
+from scpln_backup.errors import LockHeldError, RestoreRefusedError, StoppedError
 from scpln_backup.events import Announcer
 from scpln_backup.model import RestoreOutcome, RestoreRecord
 from scpln_backup.operations.restore import elsewhere, journal, plan, run
@@ -21,12 +22,10 @@ from scpln_backup.rules.loss import lost_rows
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from scpln_backup.app import App
     from scpln_backup.operations.house import House
-
-_LOCKED_AS = "a restore"
 
 
 @click.command()
@@ -40,6 +39,7 @@ _LOCKED_AS = "a restore"
 @click.option("--abort", is_flag=True, help="Undo a restore that was broken off.")
 @click.option("--allow-suspect", is_flag=True, help="Restore an artifact that is suspect.")
 @click.option("--allow-unverified", is_flag=True, help="Restore an artifact that was never verified.")
+@click.option("--allow-deleted", is_flag=True, help="Let go of a deleted database that is still open in a process.")
 @click.option("--allow-schema", is_flag=True, help="Restore a schema newer than the running application's.")
 @json_option
 @pass_session
@@ -51,13 +51,18 @@ def restore(session: Session, /, name: str | None, at: str | None, **options: An
     if sum((name is not None, options["latest"], at is not None, options["resume"], options["abort"])) > 1:
         raise click.UsageError("NAME, --latest, --at, --resume and --abort exclude one another")
     allowed = plan.Allowed(
-        suspect=options["allow_suspect"], unverified=options["allow_unverified"], schema=options["allow_schema"]
+        suspect=options["allow_suspect"],
+        unverified=options["allow_unverified"],
+        deleted=options["allow_deleted"],
+        schema=options["allow_schema"],
     )
     announce = Announcer()
     looking = options["dry_run"] or options["to"] is not None
     app = session.reader(announce) if looking else session.app(announce, as_root=True)
     if options["resume"] or options["abort"]:
         return _go_on(session, app, abort=options["abort"])
+    if not looking:
+        _require_none_broken_off(app)
     artifact = plan.choose(app.house, name, parse_time(at, app.zone, "--at") if at is not None else None)
     if options["to"] is not None:
         return _elsewhere(
@@ -67,7 +72,7 @@ def restore(session: Session, /, name: str | None, at: str | None, **options: An
             artifact.name,
             options["to"],
         )
-    made = plan.make(app.house, artifact, app.house.source, app.now(), allowed)
+    made = plan.make(app.house, artifact, app.house.source, app.now(), allowed, looking=looking)
     if options["dry_run"]:
         if session.json:
             session.emit(made)
@@ -90,14 +95,27 @@ def _elsewhere(
 
 
 def _replace(session: Session, app: App, made: plan.Plan, *, yes: bool) -> int:
-    _require_none_broken_off(app)
     if not yes:
         _ask(made, app)
     house = app.house
-    with house.run_lock(_LOCKED_AS), cancelled_by_signals() as cancel, progress_bar(app.announce):
+    with _run_lock(house), cancelled_by_signals() as cancel, progress_bar(app.announce):
         _require_none_broken_off(app)
         record = run.Restoration(house, run.begin(house, made), cancel).go_on()
     return _tell(session, app, record, interrupted=cancel.is_set())
+
+
+@contextmanager
+def _run_lock(house: House) -> Iterator[None]:
+    """The run lock. A drill may have it for as long as its smoke test takes, which is too long to wait at 3 a.m."""
+    lock = house.run_lock("a restore")
+    try:
+        lock.acquire()
+    except LockHeldError as error:
+        raise LockHeldError(f"{error}, or end it: systemctl restart scpln-backup") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _require_none_broken_off(app: App) -> None:
@@ -105,7 +123,8 @@ def _require_none_broken_off(app: App) -> None:
     if broken_off is not None:
         at = broken_off.record.started_at.astimezone(app.zone)
         msg = (
-            f"the restore of {at:%Y-%m-%d %H:%M} was broken off; finish it first: restore --resume, or restore --abort"
+            f"the restore of {at:%Y-%m-%d %H:%M} was broken off; finish it first: scpln-backup restore "
+            f"--resume, or scpln-backup restore --abort"
         )
         raise RestoreRefusedError(msg)
 
@@ -114,12 +133,13 @@ def _ask(made: plan.Plan, app: App) -> None:
     if not sys.stdin.isatty():
         raise RestoreRefusedError("nobody is there to be asked before the service is stopped; say --yes, or --dry-run")
     render.plan(made, app.zone, file=sys.stderr)
-    click.confirm("Go ahead?", abort=True, err=True)
+    if not click.confirm("Go ahead?", err=True):
+        raise StoppedError("not confirmed; nothing was stopped or changed")
 
 
 def _go_on(session: Session, app: App, *, abort: bool) -> int:
     house = app.house
-    with house.run_lock(_LOCKED_AS), cancelled_by_signals() as cancel, progress_bar(app.announce):
+    with _run_lock(house), cancelled_by_signals() as cancel, progress_bar(app.announce):
         broken_off = journal.load(house)
         if broken_off is None:
             raise RestoreRefusedError("no restore was broken off; there is nothing to resume or to abort")

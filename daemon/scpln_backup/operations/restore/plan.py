@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from scpln_backup.errors import RestoreRefusedError
+from scpln_backup.errors import BackupError, RestoreRefusedError
 from scpln_backup.model import Artifact, State
 from scpln_backup.operations.restore import swap
 from scpln_backup.stages import source
@@ -33,6 +33,7 @@ class Allowed(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator said explicitly."""
 
     suspect: bool = False
+    deleted: bool = False
     unverified: bool = False
     schema: bool = False
 
@@ -73,8 +74,13 @@ def choose(house: House, name: str | None, at: datetime | None) -> Artifact:
     return verified[0]
 
 
-def make(house: House, artifact: Artifact, target: Path, now: datetime, allowed: Allowed) -> Plan:
-    """The plan for putting `artifact` in the place of `target`; RestoreRefusedError when that must not be."""
+def make(
+    house: House, artifact: Artifact, target: Path, now: datetime, allowed: Allowed, *, looking: bool = False
+) -> Plan:
+    """The plan for putting `artifact` in the place of `target`; RestoreRefusedError when that must not be.
+
+    Who is only `looking` is warned of units that could not be stopped or started, and sees the rest of the plan.
+    """
     require_sound(artifact, allowed)
     target = Path(os.path.realpath(target))
     needed, free = room(artifact, target)
@@ -86,12 +92,25 @@ def make(house: House, artifact: Artifact, target: Path, now: datetime, allowed:
         raise RestoreRefusedError(msg)
     _require_attributes(target)
     units = tuple(systemctl.full_name(unit) for unit in house.config.service.units)
-    _require_units(units)
+    warnings = _schema_warnings(house, artifact, target, allowed)
+    try:
+        _require_units(units)
+    except BackupError as error:
+        if not looking:
+            raise
+        warnings.append(f"this would be refused: {error}")
     open_by = tuple(openers(target))
     strangers = [opener for opener in open_by if opener.unit not in units]
     if strangers:
         named = ", ".join(map(str, strangers))
         msg = f"{target}: open in {named}, which no unit of [service] units would stop; end it first"
+        raise RestoreRefusedError(msg)
+    if open_by and not target.exists() and not allowed.deleted:
+        msg = (
+            f"{target}: deleted, but {', '.join(map(str, open_by))} still has it open: that is the only complete copy, "
+            f"and stopping the unit destroys it; save it first from /proc/{open_by[0].pid}/fd (see the runbook), or "
+            f"say --allow-deleted"
+        )
         raise RestoreRefusedError(msg)
     return Plan(
         artifact=artifact,
@@ -105,7 +124,7 @@ def make(house: House, artifact: Artifact, target: Path, now: datetime, allowed:
         expected_seconds=expected_seconds(house, artifact),
         open_by=open_by,
         user=_user(),
-        warnings=tuple(_schema_warnings(house, artifact, target, allowed)),
+        warnings=tuple(warnings),
     )
 
 
@@ -161,11 +180,11 @@ def expected_seconds(house: House, artifact: Artifact) -> float | None:
     """How long the artifact takes to become a checked database, from the last good drill, by size."""
     drill = house.catalog.last_good_drill()
     if drill is None or drill.restore_seconds is None or not artifact.raw_bytes:
-        return None
+        return house.catalog.measured_restore_seconds()
     rehearsed = next((a for a in house.store.scan() if a.name == drill.artifact), None)
     if rehearsed is None or not rehearsed.raw_bytes:
         return drill.restore_seconds
-    return round(drill.restore_seconds * artifact.raw_bytes / rehearsed.raw_bytes, 1)
+    return round(drill.restore_seconds * artifact.raw_bytes / rehearsed.raw_bytes, 3)
 
 
 def free_name(path: Path) -> Path:

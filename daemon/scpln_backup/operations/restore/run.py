@@ -140,13 +140,10 @@ class Restoration:
             if Phase.STOPPING <= self._journal.phase < Phase.UNDONE:
                 reason = self._put_back(reason)
             if self._journal.phase >= Phase.ROLLING_BACK:
-                self._start(self._journal.active)
+                # What was never stopped needs no start, which the caller may not even be allowed.
+                self._start(tuple(unit for unit in self._journal.active if not systemctl.is_active(unit)))
         except (BackupError, OSError) as error:
-            msg = (
-                f"{reason}; and putting the old database back failed: {_says(error)}; mend that, then run: "
-                f"scpln-backup restore --abort (the old files are in {self._journal.set_aside})"
-            )
-            raise RestoreFailedError(msg) from error
+            raise RestoreFailedError(f"{reason}; {self._left_undone(error)}") from error
         record = self._ended(reason)
         self._note(record)
         try:
@@ -160,6 +157,18 @@ class Restoration:
             raise RestoreFailedError(msg) from error
         self._house.announce(RestoreFinished(record=record))
         return record
+
+    def _left_undone(self, error: BackupError | OSError) -> str:
+        """What an undoing that failed has left, and what to do."""
+        if self._journal.phase is Phase.UNDONE:
+            return (
+                f"the database is as it was before, but {_says(error)}; mend that, then run: "
+                f"scpln-backup restore --abort"
+            )
+        return (
+            f"and putting the old database back failed: {_says(error)}; mend that, then run: "
+            f"scpln-backup restore --abort (the old files are in {self._journal.set_aside})"
+        )
 
     def _put_back(self, reason: str) -> str:
         """Do so; return the reason, and what is kept besides the old database."""
