@@ -446,7 +446,7 @@ class TestRefused:
         broken_off(place)
         for arguments in (["--yes"], ["--latest", "--yes"]):
             line = refused(place, *arguments)
-            assert "restore --resume, or restore --abort" in line
+            assert "scpln-backup restore --resume, or scpln-backup restore --abort" in line
         document = place.json("restore", "--abort")
         assert (document["outcome"], document["replaced"], document["set_aside"]) == ("aborted", False, None)
         assert content(place.source) == old

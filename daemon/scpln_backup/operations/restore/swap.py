@@ -251,21 +251,26 @@ def _put_back_from_new(journal: Journal) -> None:
     else:
         files.make_folder(staging)
         if journal.folded is not None:
-            _require_folded(journal)
+            made_again = _require_folded(journal)
             _second_name(staging / _FOLDED, staging / "folded.back", staging)
             _rename(staging / "folded.back", target)
-            if not untouched(target, journal.folded):
+            if not made_again and not untouched(target, journal.folded):
                 return  # whoever opened it before the swap has written to it: that is the old database now
         _put_original_back(journal)
 
 
-def _require_folded(journal: Journal) -> None:
-    """Make the folded file once more from what was set aside, when the end of a restore had removed it already."""
+def _require_folded(journal: Journal) -> bool:
+    """Make the folded file once more from what was set aside, when the end of a restore had removed it already.
+
+    Returns whether that was necessary: such a file is one that nobody can have opened.
+    """
     folded, original = Path(journal.staging) / _FOLDED, Path(journal.set_aside) / Path(journal.target).name
-    if not folded.exists():
-        if not folded_copy(original, folded):
-            raise RestoreFailedError(f"{original}: damaged since it was set aside")
-        _like(folded, original)
+    if folded.exists():
+        return False
+    if not folded_copy(original, folded):
+        raise RestoreFailedError(f"{original}: damaged since it was set aside")
+    _like(folded, original)
+    return True
 
 
 def _put_original_back(journal: Journal) -> None:
