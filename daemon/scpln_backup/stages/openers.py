@@ -46,8 +46,9 @@ def openers(database: Path) -> list[Opener]:
     paths = file_set(database)
     wanted: set[tuple[int, int | str]] = set(_identities(paths))
     if database.parent.exists():
-        device = database.parent.stat().st_dev
-        wanted.update((device, f"{path}{_DELETED}") for path in paths)
+        # By file system rather than by device: in an overlay a file has another device number than its folder.
+        file_system = os.statvfs(database.parent).f_fsid
+        wanted.update((file_system, f"{path}{_DELETED}") for path in paths)
     return [
         Opener(pid, _name(pid), _unit(pid))
         for pid in _processes()
@@ -71,7 +72,7 @@ def _processes() -> Iterator[int]:
 
 
 def _opened(pid: int) -> Iterator[tuple[int, int | str]]:
-    """What a process has open: device and inode, and device and former name of what was deleted."""
+    """What a process has open: device and inode, and file system and former name of what was deleted."""
     try:
         descriptors = list((_PROC / str(pid) / "fd").iterdir())
     except OSError:
@@ -80,7 +81,7 @@ def _opened(pid: int) -> Iterator[tuple[int, int | str]]:
         try:
             status = descriptor.stat()  # follows the link to what is really open, even if it was renamed or deleted
             if status.st_nlink == 0:
-                yield status.st_dev, str(descriptor.readlink())
+                yield os.statvfs(descriptor).f_fsid, str(descriptor.readlink())
         except OSError:
             continue
         yield status.st_dev, status.st_ino

@@ -40,6 +40,11 @@ def is_active(unit: str) -> bool:
     return _property(unit, "ActiveState") not in _AT_REST
 
 
+def is_up(unit: str) -> bool:
+    """Whether the unit runs and will go on: not while it is on its way up or down."""
+    return _property(unit, "ActiveState") == "active"
+
+
 def stop(unit: str, timeout_seconds: float) -> None:
     """Stop the unit and wait until it has; UnitError when that fails, takes longer, or it is running again."""
     answer = _systemctl(unit, "stop", timeout_seconds=timeout_seconds)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from scpln_backup.errors import RestoreRefusedError, from_os
 from scpln_backup.operations.restore import plan
-from scpln_backup.operations.restore.run import unpack_checked
+from scpln_backup.operations.restore.content import unpack_checked
 from scpln_backup.support import files
 
 if TYPE_CHECKING:

@@ -7,12 +7,7 @@ second phase puts the old set back and starts what ran before.
 
 from __future__ import annotations
 
-import errno
-import grp
-import hashlib
 import logging
-import os
-import pwd
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,25 +15,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from scpln_backup.errors import (
-    ArtifactError,
-    BackupError,
-    RestoreFailedError,
-    RestoreRefusedError,
-    SourceError,
-    StoppedError,
-    from_os,
-)
-from scpln_backup.events import Progressed, RestoreFinished, StageEntered
-from scpln_backup.model import RestoreOutcome, RestoreRecord, Stage, Step
+from scpln_backup.errors import BackupError, RestoreFailedError, StoppedError, from_os
+from scpln_backup.events import RestoreFinished
+from scpln_backup.model import RestoreOutcome, RestoreRecord, Step
 from scpln_backup.operations import incident
 from scpln_backup.operations.restore import journal as journals
 from scpln_backup.operations.restore import swap
+from scpln_backup.operations.restore.content import attributes_from_manifest, check_in_place, unpack_checked
 from scpln_backup.operations.restore.journal import FileIdentity, Journal, Phase
 from scpln_backup.operations.restore.plan import free_name
 from scpln_backup.rules import loss as losses
-from scpln_backup.rules.naming import compression_of
-from scpln_backup.stages import check, pack, tables
+from scpln_backup.stages import tables
 from scpln_backup.stages.openers import openers
 from scpln_backup.stages.probe import probe
 from scpln_backup.support import files, systemctl
@@ -48,14 +35,12 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator
 
-    from scpln_backup.model import Artifact, Fingerprint, Loss
+    from scpln_backup.model import Loss
     from scpln_backup.operations.house import House
     from scpln_backup.operations.restore.plan import Plan
 
 log = logging.getLogger(__name__)
 
-_READ = 1024 * 1024
-_DEFAULT_MODE = 0o640
 _RESUME = "mend that, then run: scpln-backup restore --resume"
 
 
@@ -141,7 +126,7 @@ class Restoration:
                 reason = self._put_back(reason)
             if self._journal.phase >= Phase.ROLLING_BACK:
                 # What was never stopped needs no start, which the caller may not even be allowed.
-                self._start(tuple(unit for unit in self._journal.active if not systemctl.is_active(unit)))
+                self._start(tuple(unit for unit in self._journal.active if not systemctl.is_up(unit)))
         except (BackupError, OSError) as error:
             raise RestoreFailedError(f"{reason}; {self._left_undone(error)}") from error
         record = self._ended(reason)
@@ -213,7 +198,7 @@ class Restoration:
             if target.exists():
                 swap.take_over_attributes(new, target)
             else:
-                _attributes_from_manifest(new, artifact)
+                attributes_from_manifest(new, artifact)
             # Now, for nobody writes to it yet, and nobody waits.
             restored, _ = tables.read(new, new.parent)
         self._record(artifact_sha256=stored.artifact_sha256)
@@ -362,102 +347,5 @@ class Restoration:
             self._record(steps=(*self._journal.record.steps, step))
 
 
-def unpack_checked(house: House, artifact: Artifact, new: Path, cancel: threading.Event) -> pack.Packed:
-    """Write an artifact's database to the new file `new`, durably, and prove that it is what its manifest says.
-
-    Raises RestoreRefusedError when it is not, StoppedError once `cancel` is set.
-    """
-    total = artifact.raw_bytes or 0
-    done = 0
-    house.announce(StageEntered(stage=Stage.PROVE))
-
-    def write(piece: bytes) -> None:
-        nonlocal done
-        if cancel.is_set():
-            raise StoppedError("stopped by the operator")
-        target.write(piece)
-        done += len(piece)
-        if total:
-            house.announce(Progressed(stage=Stage.PROVE, done=done, total=total))
-
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with house.store.reading(artifact.name) as file, os.fdopen(descriptor, "wb") as target:
-        try:
-            packed = pack.unpack(file, compression_of(artifact.name), house.workers, write)
-        except ArtifactError as error:
-            raise RestoreRefusedError(f"{artifact.name}: {one_line(error)}; choose another artifact") from error
-        target.flush()
-        os.fsync(target.fileno())
-    house.announce(StageEntered(stage=Stage.CHECK))
-    try:
-        content = check.examine(new)
-    except SourceError as error:
-        raise RestoreRefusedError(f"{artifact.name}: its database is {one_line(error)}; choose another") from error
-    manifest = artifact.manifest
-    if manifest is not None and manifest.fingerprint is not None:
-        if packed.artifact_sha256 != manifest.sha256:
-            raise RestoreRefusedError(f"{artifact.name}: its sha256 differs from its manifest's; choose another")
-        if content.fingerprint(packed.raw_sha256, packed.raw_bytes) != manifest.fingerprint:
-            raise RestoreRefusedError(f"{artifact.name}: its database differs from its manifest; choose another")
-    return packed
-
-
-def check_in_place(house: House, journal: Journal, target: Path) -> None:
-    """Prove that what has the target's name now is the restored database, and nothing beside it."""
-    if journal.new is not None and not swap.untouched(target, journal.new):
-        # Written to since: after a crash the units were started on it. Its content is theirs now; it must be sound.
-        log.warning("%s was written to since it was put in place; checking it as it is", target)
-        copy = Path(journal.staging) / "looked-at.db"
-        if not swap.folded_copy(target, copy):
-            raise RestoreFailedError(f"{target}: damaged since it was put in place")
-        _examined(copy, target)
-        return
-    content = _examined(target, target)
-    expected = _expected(house, journal)
-    if expected is not None and content.fingerprint(_sha256(target), target.stat().st_size) != expected:
-        raise RestoreFailedError(f"{target}: not the database that was restored; its fingerprint differs")
-
-
-def _examined(database: Path, target: Path) -> check.Content:
-    try:
-        return check.examine(database)
-    except SourceError as error:
-        raise RestoreFailedError(f"{target}: {error}") from error
-
-
 def _says(error: BackupError | OSError) -> str:
-    if isinstance(error, BackupError):
-        return one_line(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):  # of the database's disk, or the state's; not of the backup root
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}; make room there"
-    return one_line(from_os(error))
-
-
-def _expected(house: House, journal: Journal) -> Fingerprint | None:
-    manifest = house.store.get(journal.record.artifact).manifest
-    return manifest.fingerprint if manifest is not None else None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_READ):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _attributes_from_manifest(new: Path, artifact: Artifact) -> None:
-    """No database is there to take the owner and mode from: its manifest knows them, or else the folder does."""
-    known = artifact.manifest.source if artifact.manifest is not None else None
-    folder = new.parent.parent.stat()
-    uid, gid, mode = folder.st_uid, folder.st_gid, _DEFAULT_MODE
-    if known is not None:
-        mode = int(known.mode, 8)
-        with suppress(KeyError):
-            uid, gid = pwd.getpwnam(known.owner).pw_uid, grp.getgrnam(known.group).gr_gid
-    if os.geteuid() == 0:
-        os.chown(new, uid, gid)
-    new.chmod(mode)
-    with new.open("rb") as file:
-        os.fsync(file.fileno())
+    return one_line(error if isinstance(error, BackupError) else from_os(error))
