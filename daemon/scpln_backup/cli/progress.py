@@ -34,7 +34,7 @@ def progress_bar(announce: Announcer) -> Iterator[None]:
         yield
         return
     from rich.console import Console  # noqa: PLC0415 - only people at a terminal wait for it
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - as above
 
     columns = (
         TextColumn("{task.description:<24}"),

@@ -16,6 +16,7 @@ from scpln_backup.errors import ArtifactExistsError, BackupError, CatalogError, 
 from scpln_backup.events import ArtifactPublished, RunFinished, RunStarted, StageEntered
 from scpln_backup.model import Manifest, Outcome, RunRecord, Stage, State
 from scpln_backup.operations import sweep
+from scpln_backup.operations.problems import noted, settled
 from scpln_backup.operations.workbench import work
 from scpln_backup.rules.naming import artifact_name
 from scpln_backup.rules.suspect import suspicion
@@ -76,7 +77,7 @@ class _Run:
     def begin(self) -> None:
         """Note the run in the catalog. A catalog that cannot be written costs the run its success, not the copy."""
         record = self._record
-        with self._problem_noted():
+        with noted(self._problems):
             run_id = self._house.catalog.begin_run(record.trigger, record.started_at)
             self._record = msgspec.structs.replace(record, id=run_id)
         self._house.announce(RunStarted(trigger=record.trigger, started_at=record.started_at))
@@ -109,7 +110,7 @@ class _Run:
         try:
             require_room(house.root, needed)
         except NoSpaceError:
-            with self._problem_noted():
+            with noted(self._problems):
                 sweep.sweep(house, self._artifacts, house.now(), house.catalog.last_finished(self._record.id))
                 self._artifacts = house.store.scan()
             require_room(house.root, needed)
@@ -117,7 +118,7 @@ class _Run:
     def _require_disk(self) -> None:
         """Refuse an empty root where there were artifacts: what is written under a mount point is lost behind it."""
         known = 0
-        with self._problem_noted():
+        with noted(self._problems):
             known = self._house.catalog.artifact_summary().count
         if known and not self._house.store.scan():
             msg = (
@@ -183,12 +184,12 @@ class _Run:
     def tidy(self) -> None:
         """What follows a published artifact. A failure here leaves the artifact good and the run degraded."""
         house = self._house
-        with self._problem_noted():
+        with noted(self._problems):
             house.store.clean()
             self._artifacts = house.store.scan()
             house.catalog.sync_artifacts(self._artifacts, house.now())
         if self._record.outcome is Outcome.SUCCESS:
-            with self._problem_noted(), self._stage(Stage.SWEEP):
+            with noted(self._problems), self._stage(Stage.SWEEP):
                 # No earlier run is looked at: this one is good, which ends a freeze for another's sake.
                 swept = sweep.sweep(house, self._artifacts, house.now(), last=None)
                 if swept.frozen is not None:
@@ -198,7 +199,7 @@ class _Run:
         self._record = msgspec.structs.replace(
             self._record, outcome=Outcome.FAILED, error=one_line(error), artifact=None, interrupted=interrupted
         )
-        with self._problem_noted():
+        with noted(self._problems):
             self._house.store.clean()
 
     def finish(self) -> RunRecord:
@@ -214,11 +215,7 @@ class _Run:
 
     def _settled(self) -> RunRecord:
         record = self._record
-        outcome, error = record.outcome, record.error
-        if self._problems:
-            error = "; ".join(([error] if error else []) + self._problems)
-            if outcome is Outcome.SUCCESS:
-                outcome = Outcome.DEGRADED
+        outcome, error = settled(record.outcome, record.error, self._problems)
         return msgspec.structs.replace(
             record,
             outcome=outcome,
@@ -239,15 +236,6 @@ class _Run:
             yield
         finally:
             self._seconds[stage] = round(time.monotonic() - began, 3)
-
-    @contextmanager
-    def _problem_noted(self) -> Iterator[None]:
-        try:
-            yield
-        except BackupError as error:
-            self._problems.append(one_line(error))
-        except OSError as error:
-            self._problems.append(one_line(from_os(error)))
 
 
 def room_needed(facts: SourceFacts, artifacts: list[Artifact]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +14,12 @@ from scpln_backup.events import DrillFinished
 from scpln_backup.model import DrillRecord, Outcome, State
 from scpln_backup.operations import configured, verify
 from scpln_backup.operations.configured import Configured
+from scpln_backup.operations.problems import noted, settled
 from scpln_backup.support import trees
 from scpln_backup.support.text import human_bytes, one_line
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
 
     from scpln_backup.model import Artifact, Trigger
     from scpln_backup.operations.house import House
@@ -61,7 +60,7 @@ class _Drill:
 
     def begin(self) -> None:
         """Note the drill in the catalog. A catalog that cannot be written costs its success, not the drill."""
-        with self._problem_noted():
+        with noted(self._problems):
             drill_id = self._house.catalog.begin_drill(self._record.trigger, self._record.started_at)
             self._note(id=drill_id)
 
@@ -114,7 +113,7 @@ class _Drill:
         note = f"smoke test of {self._record.artifact}"
         output = configured.output_file(folder, "drill", self._record.started_at, smoke_test, note)
         self._note(output=str(output))
-        with self._problem_noted():
+        with noted(self._problems):
             _forget_old(folder)
         # The keeper of the smoke test holds the run lock too: should this process be killed, nobody clears the
         # scratch, or begins a run, while the test is being ended.
@@ -129,7 +128,7 @@ class _Drill:
 
     def clear(self) -> None:
         """Remove the scratch, whatever the smoke test made of it."""
-        with self._problem_noted():
+        with noted(self._problems):
             self._clear()
 
     def _clear(self) -> None:
@@ -151,24 +150,11 @@ class _Drill:
 
     def _settled(self) -> DrillRecord:
         record = self._record
-        outcome, error = record.outcome, record.error
-        if self._problems:
-            error = "; ".join(([error] if error else []) + self._problems)
-            if outcome is Outcome.SUCCESS:
-                outcome = Outcome.DEGRADED
+        outcome, error = settled(record.outcome, record.error, self._problems)
         return msgspec.structs.replace(record, outcome=outcome, error=error, finished_at=self._house.now())
 
     def _note(self, **facts: object) -> None:
         self._record = msgspec.structs.replace(self._record, **facts)
-
-    @contextmanager
-    def _problem_noted(self) -> Iterator[None]:
-        try:
-            yield
-        except BackupError as error:
-            self._problems.append(one_line(error))
-        except OSError as error:
-            self._problems.append(one_line(from_os(error)))
 
 
 def _require_room(root: Path, artifact: Artifact) -> None:
