@@ -28,8 +28,9 @@ from scpln_backup.model import (
     TableLoss,
     Trigger,
 )
-from scpln_backup.records import schema
+from scpln_backup.records import rows, schema
 from scpln_backup.records.catalog import Catalog
+from scpln_backup.records.times import to_micros
 from scpln_backup.support import files
 from scpln_backup.support.locks import Lock
 from support.place import Place
@@ -322,36 +323,49 @@ def test_a_reader_of_nothing_gets_empty_answers(path):
 # An older catalog
 
 
-def first_version(path: Path, monkeypatch: pytest.MonkeyPatch) -> RunRecord:
-    """A catalog as the first version left it, with a run in it."""
-    with monkeypatch.context() as patched:
-        patched.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
-        patched.setattr(schema, "VERSION", 1)
-        catalog = Catalog.open(path, TOKYO, NOW)
-        number = catalog.begin_run(Trigger.SCHEDULE, NOW)
-        run = RunRecord(id=number, trigger=Trigger.SCHEDULE, started_at=NOW, finished_at=NOW, outcome=Outcome.SUCCESS)
-        catalog.finish_run(run)
-        catalog.set_slot("backup", NOW)
-    assert query(path, "PRAGMA user_version") == [(1,)]
+def older_version(path: Path, version: int) -> RunRecord:
+    """A catalog as an older version left it, with a run in it that was finished and one that was killed."""
+    path.parent.mkdir(exist_ok=True)
+    run = RunRecord(id=1, trigger=Trigger.SCHEDULE, started_at=NOW, finished_at=NOW, outcome=Outcome.SUCCESS)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statements in schema.MIGRATIONS[:version]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {version}")
+        at = to_micros(NOW)
+        connection.execute("INSERT INTO meta VALUES ('installed_at', ?)", (str(at),))
+        connection.execute("INSERT INTO slots VALUES ('backup', ?)", (at,))
+        connection.execute(rows.INSERT_RUN, rows.run_to_row(run))
+        connection.execute(rows.INSERT_RUN, rows.run_to_row(rows.begun(Trigger.SCHEDULE, NOW + HOUR)))
     return run
 
 
-def test_a_catalog_of_the_first_version_keeps_everything(path, monkeypatch):
-    run = first_version(path, monkeypatch)
+@pytest.mark.parametrize("version", range(1, schema.VERSION))
+def test_an_older_catalog_keeps_everything(path, version):
+    run = older_version(path, version)
     tables = "SELECT name, sql FROM sqlite_schema ORDER BY name"
     before = query(path, tables)
     updated = Catalog.open(path, TOKYO, NOW + HOUR)
     assert not updated.is_new
-    assert query(path, "PRAGMA user_version") == [(2,)]
-    assert (updated.runs(), updated.slot("backup"), updated.installed_at()) == ([run], NOW, NOW)
+    assert query(path, "PRAGMA user_version") == [(schema.VERSION,)]
+    killed, kept = updated.runs()
+    assert (kept, killed.interrupted) == (run, True)
+    assert (updated.slot("backup"), updated.installed_at()) == (NOW, NOW)
     assert set(before) < set(query(path, tables))
     assert added(updated).restore.user == "alice"
 
 
-def test_until_it_is_updated_readers_say_what_to_do(tmp_path, monkeypatch):
+def test_what_happened_before_there_was_an_outbox_is_no_news(path):
+    older_version(path, 2)
+    updated = Catalog.open(path, TOKYO, NOW + HOUR)
+    updated.tell_broken_off_runs(NOW + HOUR)
+    assert updated.entries() == []
+
+
+def test_until_it_is_updated_readers_say_what_to_do(tmp_path):
     place = Place(tmp_path)
     catalog = place.state / "catalog.db"
-    first_version(catalog, monkeypatch)
+    older_version(catalog, 1)
     done = place.run("status")
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {catalog}: written by an older scpln-backup (catalog version 1")

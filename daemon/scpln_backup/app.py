@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scpln_backup.errors import ConfigError
+from scpln_backup.errors import AuditError, ConfigError, DeliveryError
 from scpln_backup.events import Announcer
+from scpln_backup.observers.audit import AuditTrail
+from scpln_backup.observers.courier import Courier, note_failure
+from scpln_backup.observers.recorder import Recorder
 from scpln_backup.operations import backup, drill, status
 from scpln_backup.operations.house import House
 from scpln_backup.records.catalog import Catalog
 from scpln_backup.rules.slots import Schedule
 from scpln_backup.stores.local import LocalStore
 from scpln_backup.support.locks import Lock
+from scpln_backup.support.people import current_user
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
     from datetime import datetime
     from zoneinfo import ZoneInfo
 
@@ -24,35 +30,62 @@ if TYPE_CHECKING:
 
 _JOBS = ("backup", "drill")
 _CATALOG = "catalog.db"
+AUDIT = "audit"  # among the channels: the audit log, which is written in this process
 _LOCK_HINT = "ask the daemon with `scpln-backup backup --wait`, or systemctl kill -s USR1 scpln-backup"
 _MACHINE_ID = Path("/etc/machine-id")
 
 
 class App:
-    """One loaded configuration at work. A reload builds a new one; only the announcer is shared."""
+    """One loaded configuration at work. A reload builds a new one; only the announcer is shared.
+
+    `recorder` keeps events in the outbox; who only looks has none. `kept` is called after each event that is to be
+    told: once it has been set, by whoever sees to the telling.
+    """
 
     def __init__(self, config: Config, catalog: Catalog, announce: Announcer) -> None:
         store = LocalStore(Path(config.backup.root), config.database.name, config.timezone)
         self.house = House(config, catalog, store, announce)
         self.schedules = {name: _schedule(config, name) for name in _JOBS}
+        self.recorder: Recorder | None = None
+        self.kept: Callable[[], None] = _nothing
 
     @classmethod
-    def build(cls, config: Config, announce: Announcer | None = None, *, as_root: bool = False) -> App:
+    def build(cls, config: Config, announce: Announcer | None = None, *, as_root: bool = False, actor: str = "") -> App:
         """For those who change things: makes the state folder and the catalog, or mends them.
 
-        `as_root` is for what root does in the owner's folders, and leaves to the owner.  Raises BackupError when the
-        state belongs to another user or cannot be written.
+        `as_root` is for what root does in the owner's folders, and leaves to the owner. `actor` is who acts, in the
+        audit log; "" is whoever runs this.  Raises BackupError when the state belongs to another user or cannot be
+        written.
         """
-        app = cls.reader(config, announce)
+        app = cls.writer(config, announce, actor=actor or current_user())
         house = app.house
         if not as_root:
             house.require_owner()
-        house.catalog = Catalog.open(house.catalog.path, house.zone, house.now())
+        house.catalog = Catalog.open(house.catalog.path, house.zone, house.now(), house.catalog.actor)
         if house.catalog.is_new:
             artifacts = house.store.scan()
             house.catalog.restore_from(a.manifest for a in artifacts if a.manifest is not None)
             house.catalog.sync_artifacts(artifacts, house.now())
+        if {state.name for state in house.catalog.channels()} != set(app.channel_names):
+            house.catalog.register_channels(app.channel_names)
+        app.record()
         return app
+
+    @classmethod
+    def writer(cls, config: Config, announce: Announcer | None = None, *, actor: str) -> App:
+        """For those who change only the catalog, and know that there is one."""
+        path = Path(config.state.directory) / _CATALOG
+        return cls(config, Catalog(path, config.timezone, actor), announce or Announcer())
+
+    def record(self) -> None:
+        """From now on keep what is announced, for those who must know."""
+        self.recorder = Recorder(self.catalog, now=self.house.now, kept=lambda: self.kept())  # noqa: PLW0108 - `kept` is set later
+        self.house.announce.subscribe(self.recorder)
+
+    def retire(self) -> None:
+        """Another app takes over: from now on that one keeps the events."""
+        if self.recorder is not None:
+            self.house.announce.unsubscribe(self.recorder)
 
     @classmethod
     def reader(cls, config: Config, announce: Announcer | None = None) -> App:
@@ -100,6 +133,72 @@ class App:
     def _state_lock(self, what: str) -> Lock:
         return Lock(self.house.daemon_lock_path, what, hint=_LOCK_HINT, zone=self.zone)
 
+    # Whoever must know
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The channels that are configured, the audit log first."""
+        config = self.config
+        wanted = {
+            "slack": config.slack.token_file,
+            "pushgateway": config.pushgateway.url,
+            "pagerduty": config.pagerduty.routing_key_file,
+            "jira": config.jira.url,
+        }
+        return (AUDIT, *(name for name, value in wanted.items() if value))
+
+    def due_channels(self, now: datetime) -> list[str]:
+        """Those that something waits for, and that need not wait before it is tried again."""
+        due = [
+            state.name
+            for state in self.catalog.channels()
+            if state.waiting and (state.retry_at is None or state.retry_at <= now)
+        ]
+        loose = self.recorder.loose if self.recorder is not None else lambda _name: []
+        return [name for name in self.channel_names if name != AUDIT and (name in due or loose(name))]
+
+    def courier(self, name: str, *, everything: bool = False) -> Courier:
+        """To the channel `name`, which takes `everything` for a test. SecretError when its secret cannot be read."""
+        from scpln_backup.observers.channels.build import Builder  # noqa: PLC0415 - only who delivers needs it
+
+        house = self.house
+        next_run_at = self.schedule.next_after(house.now())
+        builder = Builder(self.config, self.catalog, house.store, next_run_at, everything=everything)
+        channel = builder.channel(name)
+        lock = Lock(self.state_folder / f"deliver-{name}.lock", f"a delivery to {name}", zone=self.zone)
+        return Courier(self.catalog, channel, lock, house.now)
+
+    def write_audit_log(self) -> None:
+        """Append to the audit log what it lacks. A log that cannot be written is noted as any channel that fails."""
+        now = self.house.now()
+        state = self.catalog.channel(AUDIT)
+        if state is not None and state.retry_at is not None and state.retry_at > now:
+            return
+        loose = self.recorder.loose(AUDIT) if self.recorder is not None else []
+        if not loose and (state is None or not state.waiting):
+            return
+        trail = AuditTrail(
+            self.catalog,
+            Path(self.config.audit.log),
+            self.state_folder,
+            database=self.config.database.name,
+            environment=self.config.environment,
+            host=platform.node(),
+        )
+        newest = self.catalog.last_entry_id()
+        try:
+            trail.catch_up(loose)
+        except AuditError as error:
+            note_failure(self.catalog, AUDIT, DeliveryError(str(error)), now)
+            return
+        if self.recorder is not None:
+            self.recorder.note_told(AUDIT, loose)
+        self.catalog.settle(AUDIT, newest, at=now)
+
+    @property
+    def state_folder(self) -> Path:
+        return Path(self.config.state.directory)
+
     def backup(self, trigger: Trigger, cancel: threading.Event) -> RunRecord:
         """One run; see `operations.backup`."""
         return backup.backup(self.house, trigger, cancel)
@@ -126,3 +225,7 @@ def _schedule(config: Config, job: str) -> Schedule:
         return Schedule(getattr(schedule, job), config.timezone, jitter_seconds=schedule.jitter_seconds, salt=salt)
     except ConfigError as error:
         raise ConfigError(f"[schedule] {job}: {error}") from error
+
+
+def _nothing() -> None:
+    """Nobody sees to the telling; what is kept is told by whoever looks into the outbox next."""

@@ -113,6 +113,36 @@ class IncidentError(BackupError):
     """There is no such incident, or it cannot be closed yet."""
 
 
+class SecretError(BackupError):
+    """A configured secret cannot be read, or is not one. Its content is never in the message."""
+
+
+class AuditError(BackupError):
+    """The audit log cannot be written or read."""
+
+
+class DeliveryError(BackupError):
+    """A message did not get through.
+
+    `permanent`: asking again would change nothing before somebody mends the configuration (a revoked token, a missing
+    channel); it is asked again all the same, rarely. `retry_after_seconds`: the service said how long to wait.
+    `unsure`: it may have arrived all the same (a time-out after the request was sent, a broken answer).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        permanent: bool = False,
+        retry_after_seconds: float | None = None,
+        unsure: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+        self.retry_after_seconds = retry_after_seconds
+        self.unsure = unsure
+
+
 class SweepRefusedError(BackupError):
     """Retention was asked for, and nothing may be deleted now."""
 

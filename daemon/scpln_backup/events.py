@@ -1,6 +1,8 @@
 """Facts that happened, as frozen values, and the announcer that passes them on.
 
-Operations announce; observers (metrics, log, progress, notifiers) listen and don't know one another.
+Operations announce; observers (metrics, log, progress, recorder) listen and don't know one another. A `durable`
+event is kept in the catalog's outbox too, from where the audit log and whoever must know hear of it, whatever dies
+in between.
 """
 
 from __future__ import annotations
@@ -8,19 +10,36 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import ClassVar
 
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from scpln_backup.model import DrillRecord, Incident, Manifest, RestoreRecord, RunRecord, Stage, Trigger
+from scpln_backup.model import (  # noqa: TC001 - msgspec reads the annotations of stored events at run time
+    DrillRecord,
+    Incident,
+    Manifest,
+    RebuildRecord,
+    RestoreRecord,
+    RunRecord,
+    Stage,
+    Trigger,
+)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Base of all events."""
+    """Base of all events.
+
+    `key` tells one fact from another of its kind: told again, by a program that was killed before it knew that it
+    had, a durable one is kept once. None: each telling is a fact of its own.
+    """
+
+    durable: ClassVar[bool] = False
+
+    @property
+    def key(self) -> str | None:
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +69,19 @@ class ArtifactPublished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished(Event):
+    """A run came to its end; `record.interrupted` with `finished_at` None: it was killed, which a later one saw."""
+
+    durable = True
     record: RunRecord
+
+    @property
+    def key(self) -> str:
+        return _instant(self.record.started_at)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactDeleted(Event):
+    durable = True
     name: str
     reason: str
 
@@ -63,35 +90,199 @@ class ArtifactDeleted(Event):
 class ArtifactVerified(Event):
     """`error` is None when the artifact is what it should be."""
 
+    durable = True
     name: str
     error: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class RestoreFinished(Event):
+class ArtifactPinned(Event):
+    """`pinned` False: it was unpinned."""
+
+    durable = True
+    name: str
+    pinned: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShrinkAccepted(Event):
+    """An operator said that the shrink that made this artifact suspect was meant."""
+
+    durable = True
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreStarted(Event):
+    """The live database is about to be replaced: from here on units are stopped and files moved."""
+
+    durable = True
     record: RestoreRecord
+
+    @property
+    def key(self) -> str:
+        return _instant(self.record.started_at)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreFinished(Event):
+    durable = True
+    record: RestoreRecord
+
+    @property
+    def key(self) -> str:
+        return f"{_instant(self.record.started_at)} {self.record.outcome}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrillFinished(Event):
+    durable = True
     record: DrillRecord
+
+    @property
+    def key(self) -> str:
+        return _instant(self.record.started_at)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RebuildFinished(Event):
+    """A rebuild of incident number `incident`."""
+
+    durable = True
+    incident: int
+    record: RebuildRecord
+
+    @property
+    def key(self) -> str:
+        return _instant(self.record.started_at)
 
 
 @dataclass(frozen=True, kw_only=True)
 class IncidentOpened(Event):
+    durable = True
     incident: Incident
+
+    @property
+    def key(self) -> str:
+        return _instant(self.incident.restore.started_at)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncidentOverdue(Event):
+    """The deadline of an incident passed, and its report is not complete."""
+
+    durable = True
+    incident: Incident
+
+    @property
+    def key(self) -> str:
+        return _instant(self.incident.restore.started_at)
 
 
 @dataclass(frozen=True, kw_only=True)
 class IncidentClosed(Event):
+    """`report` is the complete report in Markdown, for those who were waiting for it."""
+
+    durable = True
     incident: Incident
+    report: str = ""
+
+    @property
+    def key(self) -> str:
+        return _instant(self.incident.restore.started_at)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetentionFrozen(Event):
     """A sweep was due and nothing may be deleted."""
 
+    durable = True
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupOverdue(Event):
+    """No good backup since `since` (the end of the last good run, else the installation), and `deadline` passed.
+
+    `never`: there was none at all.
+    """
+
+    durable = True
+    since: datetime
+    deadline: datetime
+    hours: int
+    never: bool = False
+
+    @property
+    def key(self) -> str:
+        return _instant(self.since)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewMade(Event):
+    """The review of a month (YYYY-MM). `text` is Markdown, `path` where it lies.
+
+    `unticketed` are the failed runs of that month (their start) that had no ticket when it was made.
+    """
+
+    durable = True
+    month: str
+    path: str
+    text: str
+    unticketed: tuple[datetime, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return self.month
+
+
+@dataclass(frozen=True, kw_only=True)
+class DaemonStarted(Event):
+    durable = True
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DaemonStopped(Event):
+    durable = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceFailed(Event):
+    """The daemon's unit has failed, and systemd does not start it again; `problem` says how it ended."""
+
+    durable = True
+    unit: str
+    problem: str
+    invocation: str
+
+    @property
+    def key(self) -> str | None:
+        return self.invocation or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigReloaded(Event):
+    """`problem`: why the new configuration was refused; None when it is in force."""
+
+    durable = True
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestMessage(Event):
+    """Somebody asked for a test message. Never stored: it is sent at once or not at all.
+
+    `over`: the second half of a test, for channels that have something to close.
+    """
+
+    __test__: ClassVar[bool] = False  # for pytest: no test case
+    user: str
+    over: bool = False
+
+
+def _instant(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 Observer = Callable[[Event], None]
@@ -113,7 +304,7 @@ class Announcer:
         self._observers.remove(observer)
 
     def __call__(self, event: Event) -> None:
-        for observer in self._observers:
+        for observer in tuple(self._observers):
             try:
                 observer(event)
             except Exception:  # the boundary: an observer's bug must not fail a backup

@@ -67,6 +67,27 @@ class Stage(StrEnum):
     SWEEP = "sweep"
 
 
+class Topic(StrEnum):
+    """What a message is about."""
+
+    RUN = "run"
+    OVERDUE = "overdue"
+    ARTIFACT = "artifact"
+    DRILL = "drill"
+    RESTORE = "restore"
+    INCIDENT = "incident"
+    REVIEW = "review"
+    SERVICE = "service"
+
+
+class Severity(StrEnum):
+    """How much a message matters. `critical` is what somebody must get up for."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
 class Fingerprint(msgspec.Struct, frozen=True):
     """What is known of a snapshot's content.
 

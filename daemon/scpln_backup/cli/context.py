@@ -12,6 +12,9 @@ import msgspec
 
 from scpln_backup.app import App
 from scpln_backup.config.load import find_config, load
+from scpln_backup.errors import BackupError
+from scpln_backup.support.locks import holder
+from scpln_backup.support.text import one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# Of a verb without a daemon: longer than a service takes that answers at all.
+_TELLING_SECONDS = 20.0
+
 
 class Session:
     """One invocation of the command."""
@@ -29,6 +35,7 @@ class Session:
         self.config_option = config_option
         self.json = False
         self.debug = False
+        self._to_tell: list[App] = []
 
     @property
     def config_path(self) -> Path:
@@ -39,11 +46,33 @@ class Session:
 
     def app(self, announce: Announcer | None = None, *, as_root: bool = False) -> App:
         """For verbs that change something; `as_root` for those that root may run in the owner's folders."""
-        return App.build(self.config(), announce, as_root=as_root)
+        app = App.build(self.config(), announce, as_root=as_root)
+        app.kept = lambda: self._to_tell.append(app)
+        return app
 
     def reader(self, announce: Announcer | None = None) -> App:
         """For verbs that only look."""
         return App.reader(self.config(), announce)
+
+    def settle(self) -> None:
+        """See to it that whoever must know hears of what this verb has made happen.
+
+        A running daemon tells it, within a heartbeat. Nothing that fails here changes how the verb ended.
+        """
+        if not self._to_tell:
+            return
+        app = self._to_tell[-1]
+        self._to_tell.clear()
+        try:
+            app.write_audit_log()
+            if holder(app.daemon_lock.path) is None and app.due_channels(app.now()):
+                from scpln_backup.service.delivery import deliver_now  # noqa: PLC0415 - few verbs have anything to tell
+
+                late = deliver_now(app, _TELLING_SECONDS)
+                if late:
+                    note(f"still to be told, by the daemon or `scpln-backup notify send`: {', '.join(late)}")
+        except (BackupError, OSError) as error:
+            note(f"warning: what happened could not be told to everybody: {one_line(error)}")
 
     def emit(self, value: object) -> None:
         """Print the one JSON document of a verb."""

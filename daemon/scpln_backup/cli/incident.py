@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
-from scpln_backup.app import App
 from scpln_backup.cli import render_incident as render
 from scpln_backup.cli.context import Session, json_option, pass_session
 from scpln_backup.config.schema import Locale
@@ -20,6 +19,7 @@ from scpln_backup.rules.report import missing
 from scpln_backup.support import files
 
 if TYPE_CHECKING:
+    from scpln_backup.app import App
     from scpln_backup.model import Incident
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -149,7 +149,7 @@ def report(session: Session, number: int | None, locale: str | None, output: Pat
 
 def _writer(session: Session) -> App:
     """Whoever made the restore as root goes on as root; what that writes here stays the owner's."""
-    return App.build(session.config(), as_root=True)
+    return session.app(as_root=True)
 
 
 def _write(output: Path, text: str) -> None:

@@ -16,6 +16,8 @@ from scpln_backup.cli.context import Session, note
 from scpln_backup.cli.drill import drill
 from scpln_backup.cli.incident import incident
 from scpln_backup.cli.listing import listing
+from scpln_backup.cli.notify import notify
+from scpln_backup.cli.overdue import overdue
 from scpln_backup.cli.pin import pin, unpin
 from scpln_backup.cli.rebuild import rebuild
 from scpln_backup.cli.restore import restore
@@ -70,8 +72,9 @@ def command(context: click.Context, config_option: str | None, as_json: bool, de
 _BACKUP_VERBS = (serve, backup, listing, verify, sweep, pin, unpin)
 _WAY_BACK_VERBS = (restore, drill, rebuild, incident)
 _LOOKING_VERBS = (status, schedule, config)
+_TELLING_VERBS = (notify, overdue)
 
-for verb in (*_BACKUP_VERBS, *_WAY_BACK_VERBS, *_LOOKING_VERBS):
+for verb in (*_BACKUP_VERBS, *_WAY_BACK_VERBS, *_LOOKING_VERBS, *_TELLING_VERBS):
     command.add_command(verb)
 
 
@@ -95,7 +98,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run(session: Session, arguments: Sequence[str]) -> int:
     try:
-        code = command.main(list(arguments), "scpln-backup", standalone_mode=False, obj=session)
+        try:
+            code = command.main(list(arguments), "scpln-backup", standalone_mode=False, obj=session)
+        finally:
+            session.settle()
     except BackupError as error:
         return _report(session, str(error), error.exit_code, error)
     except click.ClickException as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from scpln_backup.cli.context import Session, json_option, pass_session
+from scpln_backup.events import ArtifactPinned
 
 
 @click.command()
@@ -30,6 +31,7 @@ def _set(session: Session, name: str, *, pinned: bool) -> None:
     with app.house.run_lock(f"a change of {name}'s pin"):
         app.store.pin(name, pinned)
         app.catalog.sync_artifacts(app.store.scan(), app.now())
+        app.announce(ArtifactPinned(name=name, pinned=pinned))
     if session.json:
         session.emit({"name": name, "pinned": pinned})
     else:

@@ -51,6 +51,7 @@ def document(status: Status, daemon: Holder | None) -> dict[str, Any]:
         "last_artifact": status.last_artifact,
         "last_drill": status.last_drill,
         "incident_deadline": status.incident_deadline,
+        "notifications": status.notifications,
         "running_since": status.running_since,
         "retention_frozen": status.retention_frozen,
         "database": status.database,

@@ -123,9 +123,12 @@ CHECKS: Mapping[str, Callable[[Any], str | None]] = {
     "schedule.drill": _cron,
     "schedule.review": _cron,
     "web.listen": _listen,
+    "web.url": _url,
     "service.health_url": _url,
     "drill.command": _command,
     "rebuild.command": _command,
     "pushgateway.url": _url,
+    "slack.api_url": _url,
+    "pagerduty.url": _url,
     "jira.url": _url,
 }

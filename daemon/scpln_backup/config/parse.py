@@ -118,7 +118,7 @@ def _failed_checks(config: Config, known: Mapping[str, Key], doubted: set[str]) 
     for path, check in CHECKS.items():
         if path not in doubted and (reason := check(values[path])):
             yield _refused(known[path], values[path], reason)
-    jira = {path: value for path, value in values.items() if path.startswith("jira.")}
+    jira = {path: values[path] for path in ("jira.url", "jira.token_file", "jira.project")}
     if any(jira.values()) and not doubted & jira.keys():
         yield from (
             f"{known[path].label}: missing; Jira needs url, token_file and project, or none of them"

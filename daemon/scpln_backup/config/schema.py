@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from scpln_backup.config.checks import parse_listen
 from scpln_backup.config.zone import find_zone
-from scpln_backup.model import Compression, Preset
+from scpln_backup.model import Compression, Preset, Severity, Topic
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -31,6 +31,14 @@ AbsolutePath = Annotated[
 ]
 OptionalPath = Annotated[
     str, Meta(pattern="^(/.|$)", extra={"must": 'an absolute path (~ is not expanded), or "" for none'})
+]
+SecretFile = Annotated[
+    str,
+    Meta(
+        # Not a bare name: a secret pasted here by mistake would pass for one, and be shown.
+        pattern="^(/.+|credential:[A-Za-z0-9_][A-Za-z0-9_.-]{0,254})?$",
+        extra={"must": 'an absolute path, credential:NAME for a systemd credential of the unit, or "" for none'},
+    ),
 ]
 Name = Annotated[
     str,
@@ -198,6 +206,10 @@ class WebConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             extra={"must": 'HOST:PORT, such as "127.0.0.1:9817" or "[::1]:9817"'},
         ),
     ] = "127.0.0.1:9817"
+    url: Annotated[
+        Url,
+        Meta(description='Address at which people reach the status page, for a link in messages; "" gives none.'),
+    ] = ""
     max_connections: Annotated[
         int, Meta(ge=1, le=65_535, description="Connections served at once; more have to wait.")
     ] = 4096
@@ -306,33 +318,55 @@ class AuditConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     )
 
 
+_TOPICS = (
+    "What it is told of: run, overdue, artifact (one found corrupt), drill, restore, incident, review (of a month), "
+    "service (the daemon has failed)."
+)
+_TOPIC_LIST = "a list of some of: " + ", ".join(f'"{topic.value}"' for topic in Topic)
+_LEVEL = (
+    "Least severity it is told of: info, warning (degraded, suspect, a failed drill) or critical (failed, overdue, "
+    "corrupt). It also hears that what it was told of is over."
+)
+
+
 class SlackConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Messages to Slack."""
 
     token_file: Annotated[
-        OptionalPath, Meta(description='File that holds the bot token; "" sends nothing to Slack.')
+        SecretFile,
+        Meta(
+            description='File that holds the bot token (xoxb-…), or credential:NAME (LoadCredential= of the unit); "" '
+            "sends nothing to Slack."
+        ),
     ] = ""
     channel: Annotated[
         str,
         Meta(
             pattern=r"^\S{1,80}$",
-            description="Channel, by #name or ID.",
+            description="Channel, by #name or ID. The bot has to be a member.",
             extra={"must": 'a channel such as "#scpln-ops"'},
         ),
     ] = "#scpln-ops"
+    events: Annotated[tuple[Topic, ...], Meta(description=_TOPICS, extra={"must": _TOPIC_LIST})] = tuple(Topic)
+    level: Annotated[Severity, Meta(description=_LEVEL)] = Severity.INFO
+    api_url: Annotated[Url, Meta(description="Address of Slack's Web API; another one for GovSlack, or a relay.")] = (
+        "https://slack.com/api/"
+    )
 
 
 class PushgatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Metrics pushed after every run, for a Prometheus that cannot reach /metrics."""
 
     url: Annotated[Url, Meta(description='Address of the Pushgateway; "" pushes nothing.')] = ""
+    job: Annotated[Name, Meta(description="The job label that the metrics are grouped under.")] = "scpln-backup"
 
 
 class PagerdutyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Calling somebody through PagerDuty."""
 
     routing_key_file: Annotated[
-        OptionalPath, Meta(description='File that holds the Events API v2 routing key; "" calls nobody.')
+        SecretFile,
+        Meta(description='File that holds the Events API v2 routing key, or credential:NAME; "" calls nobody.'),
     ] = ""
     overdue_hours: Annotated[
         int,
@@ -343,13 +377,32 @@ class PagerdutyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             "/healthz are critical.",
         ),
     ] = 24
+    events: Annotated[tuple[Topic, ...], Meta(description=_TOPICS, extra={"must": _TOPIC_LIST})] = (
+        Topic.RUN,
+        Topic.OVERDUE,
+        Topic.ARTIFACT,
+        Topic.SERVICE,
+    )
+    level: Annotated[Severity, Meta(description=_LEVEL)] = Severity.CRITICAL
+    url: Annotated[
+        Url, Meta(description="Address of the Events API; https://events.eu.pagerduty.com for the EU region.")
+    ] = "https://events.pagerduty.com"
 
 
 class JiraConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Follow-up tickets in Jira. Set url, token_file and project, or none of them."""
 
     url: Annotated[Url, Meta(description='Address of the Jira site; "" makes no tickets.')] = ""
-    token_file: Annotated[OptionalPath, Meta(description="File that holds the access token.")] = ""
+    token_file: Annotated[SecretFile, Meta(description="File that holds the access token, or credential:NAME.")] = ""
+    user: Annotated[
+        str,
+        Meta(
+            pattern=r"^\S{0,254}$",
+            description='Account of the token, for Jira Cloud: its e-mail address. "" for Data Center, whose tokens '
+            "stand alone.",
+            extra={"must": "an account without spaces"},
+        ),
+    ] = ""
     project: Annotated[
         str,
         Meta(
@@ -358,6 +411,28 @@ class JiraConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             extra={"must": 'a Jira project key in capitals, such as "OPS"'},
         ),
     ] = ""
+    issue_type: Annotated[
+        str,
+        Meta(min_length=1, max_length=100, description="Type of new tickets.", extra={"must": "a name such as Task"}),
+    ] = "Task"
+    done_transition: Annotated[
+        str,
+        Meta(
+            max_length=100,
+            description='Name of the transition that a ticket gets when what it is about is over, such as "Done"; "" '
+            "only comments.",
+            extra={"must": 'the name of a transition, or "" for none'},
+        ),
+    ] = ""
+    events: Annotated[tuple[Topic, ...], Meta(description=_TOPICS, extra={"must": _TOPIC_LIST})] = (
+        Topic.RUN,
+        Topic.OVERDUE,
+        Topic.ARTIFACT,
+        Topic.DRILL,
+        Topic.REVIEW,
+        Topic.SERVICE,
+    )
+    level: Annotated[Severity, Meta(description=_LEVEL)] = Severity.WARNING
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from scpln_backup.model import RunRecord
     from scpln_backup.records.catalog import Catalog
+    from scpln_backup.records.outbox import ChannelState
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class BackupCollector(Collector):
                 *_from_runs(family, live),
                 *_from_artifacts(family, live.catalog),
                 *_from_way_back(family, live),
+                *_from_outbox(family, live.catalog),
             ]
         except (BackupError, sqlite3.Error, OSError) as error:
             log.warning("metrics without the catalog: %s", error)
@@ -196,6 +198,33 @@ def _from_way_back(family: _Families, live: Live) -> Iterator[Metric]:
         "backup_incident_deadline_timestamp_seconds",
         "When the report of the open incident is due; absent when none is open.",
         catalog.incident_deadline(),
+    )
+
+
+def _from_outbox(family: _Families, catalog: Catalog) -> Iterator[Metric]:
+    channels = catalog.channels()
+
+    def each(value: Callable[[ChannelState], float | None]) -> Samples:
+        known = ((channel.name, value(channel)) for channel in channels)
+        return [({"channel": name}, number) for name, number in known if number is not None]
+
+    yield family.gauges(
+        "backup_notification_queue_length",
+        "Events that a channel has not dealt with.",
+        each(lambda channel: channel.waiting),
+    )
+    yield family.gauges(
+        "backup_notification_oldest_timestamp_seconds",
+        "When the oldest event happened that a channel has not dealt with; absent when none waits.",
+        each(lambda channel: channel.oldest_at.timestamp() if channel.oldest_at is not None else None),
+    )
+    yield family.counters(
+        "backup_notification_failures_total",
+        "Deliveries that did not get through.",
+        each(lambda channel: channel.failures),
+    )
+    yield family.counters(
+        "backup_notification_sent_total", "Deliveries that got through.", each(lambda channel: channel.sent)
     )
 
 

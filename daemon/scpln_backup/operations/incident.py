@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
 
+    from scpln_backup.events import Event
     from scpln_backup.model import RestoreRecord
     from scpln_backup.operations.house import House
 
@@ -101,8 +102,11 @@ def close(house: House, number: int | None, now: datetime) -> Incident:
             )
         return replace(incident, closed_at=now)
 
-    incident = _changed(house, to_change(house, number), change)
-    house.announce(IncidentClosed(incident=incident))
+    def event(incident: Incident) -> IncidentClosed:
+        return IncidentClosed(incident=incident, report=report(house, incident, house.config.locale))
+
+    incident = _changed(house, to_change(house, number), change, event)
+    house.announce(event(incident))
     return incident
 
 
@@ -125,9 +129,14 @@ def _known(house: House, number: int) -> Incident:
     return found
 
 
-def _changed(house: House, number: int, change: Callable[[Incident], Incident]) -> Incident:
+def _changed(
+    house: House,
+    number: int,
+    change: Callable[[Incident], Incident],
+    event: Callable[[Incident], Event] | None = None,
+) -> Incident:
     """Nobody else's change gets lost: a rebuild may end while somebody writes."""
-    found = house.catalog.change_incident(number, change)
+    found = house.catalog.change_incident(number, change, tell=event)
     if found is None:
         raise _unknown(number)
     return found

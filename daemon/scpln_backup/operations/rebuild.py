@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from scpln_backup.errors import BackupError, ConfigError, IncidentError, from_os
+from scpln_backup.events import RebuildFinished
 from scpln_backup.model import Outcome, RebuildRecord
 from scpln_backup.operations import configured
 from scpln_backup.operations.configured import Configured
@@ -52,7 +53,9 @@ def rebuild(house: House, since: str | None, cancel: threading.Event) -> tuple[R
         except OSError as error:
             record = msgspec.structs.replace(record, error=one_line(from_os(error)))
         record = msgspec.structs.replace(record, finished_at=house.now())
-        return record, _noted(house, incident, record)
+        incident = _noted(house, incident, record, finished=True)
+        house.announce(RebuildFinished(incident=incident.id, record=record))
+        return record, incident
 
 
 def proposed_since(house: House) -> str | None:
@@ -111,14 +114,15 @@ def _checked(house: House, since: str) -> str:
     return since
 
 
-def _noted(house: House, incident: Incident, record: RebuildRecord) -> Incident:
+def _noted(house: House, incident: Incident, record: RebuildRecord, *, finished: bool = False) -> Incident:
     """Add the record to the incident, or put it in the place of what it said before."""
 
     def change(current: Incident) -> Incident:
         others = tuple(known for known in current.rebuilds if known.started_at != record.started_at)
         return msgspec.structs.replace(current, rebuilds=(*others, record))
 
-    changed = house.catalog.change_incident(incident.id, change)
+    event = RebuildFinished(incident=incident.id, record=record) if finished else None
+    changed = house.catalog.change_incident(incident.id, change, tell=lambda _: event)
     if changed is None:
         raise IncidentError(f"incident {incident.id} is gone from the catalog; {_HOW_TO_LOOK}")
     return changed

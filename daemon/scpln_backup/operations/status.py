@@ -10,6 +10,7 @@ from scpln_backup.operations import sweep
 from scpln_backup.operations.house import DAEMON
 from scpln_backup.operations.restore import journal
 from scpln_backup.records.catalog import ArtifactSummary  # noqa: TC001 - msgspec reads the annotations at run time
+from scpln_backup.records.outbox import ChannelState  # noqa: TC001 - as above
 from scpln_backup.rules.health import Facts, Health, assess, overdue_at
 from scpln_backup.support.locks import holder
 
@@ -38,6 +39,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     last_drill: DrillRecord | None = None
     restore_seconds_measured: float | None = None
     incident_deadline: datetime | None = None
+    notifications: tuple[ChannelState, ...] = ()
 
 
 def status(
@@ -89,6 +91,7 @@ def status(
         last_drill=facts.last_drill,
         restore_seconds_measured=catalog.measured_restore_seconds(),
         incident_deadline=facts.incident_deadline,
+        notifications=tuple(catalog.channels()),
     )
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from scpln_backup import __version__
 from scpln_backup.errors import ArtifactError, SourceError, StoppedError, from_os
-from scpln_backup.events import ArtifactVerified
+from scpln_backup.events import ArtifactVerified, ShrinkAccepted
 from scpln_backup.model import Manifest, State
 from scpln_backup.rules.naming import compression_of
 from scpln_backup.stages import check, pack
@@ -116,6 +116,8 @@ def judge(house: House, artifact: Artifact, reading: Reading, *, accept: bool = 
         house.store.update_manifest(manifest)
     house.catalog.sync_artifacts(house.store.scan(), house.now())
     house.announce(ArtifactVerified(name=artifact.name, error=found))
+    if accept and artifact.state is State.SUSPECT and found is None:
+        house.announce(ShrinkAccepted(name=artifact.name))
     state = manifest.state if manifest is not None else State.UNVERIFIED
     return Verification(artifact.name, found is None, found, state)
 

@@ -18,11 +18,12 @@ T = TypeVar("T")
 
 
 class Access:
-    """What the parts of the catalog share: its file, and the zone that times are returned in."""
+    """What the parts of the catalog share: its file, the zone that times are returned in, and who writes to it."""
 
-    def __init__(self, path: Path, zone: tzinfo) -> None:
+    def __init__(self, path: Path, zone: tzinfo, actor: str = "") -> None:
         self.path = path
         self.zone = zone
+        self.actor = actor
 
     def _read(self, question: Callable[[sqlite3.Connection], T], empty: T) -> T:
         with database.errors_named(self.path):

@@ -15,6 +15,7 @@ import msgspec
 from scpln_backup.model import State
 from scpln_backup.records import database, rows
 from scpln_backup.records.access import meta, set_meta
+from scpln_backup.records.outbox import Outbox
 from scpln_backup.records.runs import Runs
 from scpln_backup.records.times import from_micros, to_micros
 from scpln_backup.records.way_back import WayBack
@@ -43,26 +44,28 @@ class ArtifactSummary(msgspec.Struct, frozen=True):
     bytes: int = 0
 
 
-class Catalog(Runs, WayBack):
-    """The catalog at `path`; times are returned in `zone`. Runs and the way back are parts with files of their own.
+class Catalog(Runs, WayBack, Outbox):
+    """The catalog at `path`; times are returned in `zone`. Its parts, such as the runs, have files of their own.
+
+    `actor` is who writes to it, for the events in the outbox.
 
     Every call has a short connection of its own, so any thread and process may call at any time; one that writes
     waits up to ten seconds for another. Every failure is a CatalogError. While there is no catalog, the methods
     that read answer as an empty one would.
     """
 
-    def __init__(self, path: Path, zone: tzinfo) -> None:
-        super().__init__(path, zone)
+    def __init__(self, path: Path, zone: tzinfo, actor: str = "") -> None:
+        super().__init__(path, zone, actor)
         self.is_new = False
 
     @classmethod
-    def open(cls, path: Path, zone: tzinfo, now: datetime) -> Self:
+    def open(cls, path: Path, zone: tzinfo, now: datetime, actor: str = "") -> Self:
         """For those who write: creates the catalog or brings it up to date first.
 
         A damaged one is moved aside with a warning. `is_new` then says that the caller should refill it:
         `restore_from`, then `sync_artifacts`.
         """
-        catalog = cls(path, zone)
+        catalog = cls(path, zone, actor)
         with database.errors_named(path):
             catalog.is_new, replaced = database.prepare(path, now)
         if replaced:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
 from scpln_backup.records.rows import storable
 from scpln_backup.records.times import optional_datetime, optional_micros
+from scpln_backup.records.values import encodable, in_zone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from datetime import tzinfo
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -62,7 +61,7 @@ class Mapping(Generic[R]):
         if name in self._times:
             return optional_micros(value)
         if name in self._nested:
-            return None if value is None else msgspec.json.encode(_each(value, _encodable)).decode()
+            return None if value is None else msgspec.json.encode(encodable(value)).decode()
         return storable(value) if isinstance(value, str) else value
 
     def from_row(self, row: tuple[Any, ...], zone: tzinfo) -> R:
@@ -76,27 +75,5 @@ class Mapping(Generic[R]):
             fields[name] = bool(fields[name])
         record = msgspec.convert(fields, self._kind)
         # JSON keeps the instant and an offset; the zone has to be given again.
-        changed = {name: _each(getattr(record, name), lambda value: _moved(value, zone)) for name in self._nested}
+        changed = {name: in_zone(getattr(record, name), zone) for name in self._nested}
         return msgspec.structs.replace(record, **changed)
-
-
-def _each(value: Any, leaf: Callable[[Any], Any]) -> Any:
-    """`value` with every plain value in it, however deep, changed by `leaf`."""
-    if isinstance(value, msgspec.Struct):
-        changed = {name: _each(getattr(value, name), leaf) for name in value.__struct_fields__}
-        return msgspec.structs.replace(value, **changed)
-    if isinstance(value, tuple):
-        return tuple(_each(item, leaf) for item in value)
-    return leaf(value)
-
-
-def _encodable(value: Any) -> Any:
-    # RFC 3339 has offsets of whole minutes; a local mean time of long ago has seconds, so UTC.
-    return storable(value) if isinstance(value, str) else _moved(value, UTC)
-
-
-def _moved(value: Any, zone: tzinfo) -> Any:
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        with suppress(OverflowError):  # the first or last day that there is: it stays in the zone it has
-            return value.astimezone(zone)
-    return value

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from scpln_backup.events import RunFinished
 from scpln_backup.model import Outcome, RunRecord, Trigger
 from scpln_backup.records import rows
 from scpln_backup.records.access import Access, meta, set_meta
+from scpln_backup.records.outbox import keep
 from scpln_backup.records.times import to_micros
 
 if TYPE_CHECKING:
@@ -17,12 +19,16 @@ if TYPE_CHECKING:
     from scpln_backup.model import Manifest
 
 
+_TOLD = "told_runs"  # up to this id it is settled which runs were broken off
+
+
 class Runs(Access):
     """The catalog's part about runs."""
 
     def begin_run(self, trigger: Trigger, started_at: datetime) -> int:
         """Record a run; its row says failed and interrupted until finish_run, so a kill needs no one to say so."""
         with self._writing() as connection:
+            self._tell_broken_off(connection, started_at)
             cursor = connection.execute(rows.INSERT_RUN, rows.run_to_row(rows.begun(trigger, started_at)))
             return cursor.lastrowid or 0
 
@@ -32,6 +38,21 @@ class Runs(Access):
         with self._writing() as connection:
             if connection.execute(rows.UPDATE_RUN, row).rowcount == 0:
                 connection.execute(rows.INSERT_RUN, row)
+            keep(connection, RunFinished(record=record), record.finished_at or record.started_at, self.actor)
+
+    def tell_broken_off_runs(self, now: datetime) -> None:
+        """Keep as events the runs that were killed. Only while the run lock is held, or free."""
+        with self._writing() as connection:
+            self._tell_broken_off(connection, now)
+
+    def _tell_broken_off(self, connection: sqlite3.Connection, now: datetime) -> None:
+        told = int(meta(connection, _TOLD) or 0)
+        (newest,) = connection.execute("SELECT coalesce(max(id), 0) FROM runs").fetchone()
+        statement = f"{rows.SELECT_RUN} WHERE id > ? AND finished_at IS NULL ORDER BY id"
+        for row in connection.execute(statement, (told,)).fetchall():
+            keep(connection, RunFinished(record=rows.run_from_row(row, self.zone)), now, self.actor)
+        if newest != told:
+            set_meta(connection, _TOLD, str(newest))
 
     def runs(self, limit: int = 50, since: datetime | None = None) -> list[RunRecord]:
         """The newest `limit` runs (-1: all) that started at `since` or later, newest first."""

@@ -2,7 +2,8 @@
 
 Times are integers, microseconds since 1970 in UTC: they sort, and they stay one instant whatever zone is
 configured, which ISO 8601 texts of different offsets do not. `id` is the order in which runs and drills began, which
-the wall clock, when it was set, is not. `loss`, `steps` and `rebuilds` are JSON, whole values that nobody queries.
+the wall clock, when it was set, is not. `loss`, `steps`, `rebuilds` and the `payload` of an event are JSON, whole
+values that nobody queries.
 """
 
 from __future__ import annotations
@@ -97,6 +98,51 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             scope TEXT,
             prevention TEXT
         ) STRICT""",
+    ),
+    (
+        # AUTOINCREMENT: a channel remembers how far it is by id, so that of an event long pruned is never given again.
+        """CREATE TABLE events (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            at INTEGER NOT NULL,
+            kind TEXT NOT NULL,
+            key TEXT,
+            actor TEXT NOT NULL,
+            payload TEXT NOT NULL,
+            UNIQUE (kind, key)
+        ) STRICT""",
+        """CREATE TABLE channels (
+            name TEXT PRIMARY KEY,
+            settled INTEGER NOT NULL,
+            begun_key TEXT,
+            begun_upto INTEGER,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            failing_since INTEGER,
+            retry_at INTEGER,
+            error TEXT,
+            sent INTEGER NOT NULL DEFAULT 0,
+            failures INTEGER NOT NULL DEFAULT 0,
+            sent_at INTEGER
+        ) STRICT""",
+        """CREATE TABLE causes (
+            channel TEXT NOT NULL,
+            name TEXT NOT NULL,
+            since INTEGER NOT NULL,
+            count INTEGER NOT NULL,
+            ref TEXT,
+            PRIMARY KEY (channel, name)
+        ) STRICT""",
+        """CREATE TABLE refs (
+            channel TEXT NOT NULL,
+            event INTEGER NOT NULL,
+            ref TEXT NOT NULL,
+            PRIMARY KEY (channel, event, ref)
+        ) STRICT""",
+        # What a channel was told while the catalog could not be written.
+        "CREATE TABLE told (channel TEXT NOT NULL, event INTEGER NOT NULL, PRIMARY KEY (channel, event)) STRICT",
+        # What was broken off before there was an outbox is no news.
+        "INSERT INTO meta (key, value) SELECT 'told_runs', coalesce(max(id), 0) FROM runs",
+        "INSERT INTO meta (key, value) SELECT 'told_drills', coalesce(max(id), 0) FROM drills",
+        "INSERT INTO meta (key, value) VALUES ('catalog_id', lower(hex(randomblob(8))))",
     ),
 )
 VERSION = len(MIGRATIONS)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003 - msgspec reads the annotations at run time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from scpln_backup.events import DrillFinished, IncidentOpened, RestoreFinished
 from scpln_backup.model import DrillRecord, Incident, Outcome, RebuildRecord, RestoreRecord
-from scpln_backup.records.access import Access
+from scpln_backup.records.access import Access, meta, set_meta
 from scpln_backup.records.mapping import Mapping
+from scpln_backup.records.outbox import keep
 from scpln_backup.records.times import from_micros
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
 
+    from scpln_backup.events import Event
     from scpln_backup.model import Trigger
 
 _INTERRUPTED = "interrupted"
+_TOLD = "told_drills"  # up to this id it is settled which drills were broken off
 
 
 class _IncidentRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +72,11 @@ class WayBack(Access):
         One that is recorded already, known by its start and target, is brought up to date.
         """
         with self._writing() as connection:
-            return _add_restore(connection, record)
+            number = _add_restore(connection, record)
+            if record.finished_at is not None:
+                done = RestoreFinished(record=msgspec.structs.replace(record, id=number))
+                keep(connection, done, record.finished_at, self.actor)
+            return number
 
     def restores(self, limit: int = 50) -> list[RestoreRecord]:
         """The newest `limit` restores (-1: all), newest first."""
@@ -85,6 +93,7 @@ class WayBack(Access):
         """Record a drill; its row says failed and interrupted until finish_drill, as a run's does."""
         begun = DrillRecord(trigger=trigger, started_at=started_at, error=_INTERRUPTED)
         with self._writing() as connection:
+            self._tell_broken_off_drills(connection, started_at)
             return connection.execute(_DRILLS.insert, _DRILLS.to_row(begun)).lastrowid or 0
 
     def finish_drill(self, record: DrillRecord) -> None:
@@ -93,6 +102,21 @@ class WayBack(Access):
         with self._writing() as connection:
             if connection.execute(_UPDATE_DRILL, row).rowcount == 0:
                 connection.execute(_DRILLS.insert, row)
+            keep(connection, DrillFinished(record=record), record.finished_at or record.started_at, self.actor)
+
+    def tell_broken_off_drills(self, now: datetime) -> None:
+        """Keep as events the drills that were killed. Only while the run lock is held, or free."""
+        with self._writing() as connection:
+            self._tell_broken_off_drills(connection, now)
+
+    def _tell_broken_off_drills(self, connection: sqlite3.Connection, now: datetime) -> None:
+        told = int(meta(connection, _TOLD) or 0)
+        (newest,) = connection.execute("SELECT coalesce(max(id), 0) FROM drills").fetchone()
+        statement = f"{_DRILLS.select} WHERE id > ? AND finished_at IS NULL ORDER BY id"
+        for row in connection.execute(statement, (told,)).fetchall():
+            keep(connection, DrillFinished(record=_DRILLS.from_row(row, self.zone)), now, self.actor)
+        if newest != told:
+            set_meta(connection, _TOLD, str(newest))
 
     def drills(self, limit: int = 50) -> list[DrillRecord]:
         """The newest `limit` drills (-1: all), newest first."""
@@ -142,9 +166,12 @@ class WayBack(Access):
         """
         with self._writing() as connection:
             row = _incident_row(connection, incident)
-            connection.execute(_ADD_INCIDENT, row)
+            new = connection.execute(_ADD_INCIDENT, row).rowcount
             statement = "SELECT id FROM incidents WHERE restore_id = ?"
             (number,) = connection.execute(statement, (row["restore_id"],)).fetchone()
+            if new:
+                opened = IncidentOpened(incident=msgspec.structs.replace(incident, id=int(number)))
+                keep(connection, opened, incident.opened_at, self.actor)
             return int(number)
 
     def update_incident(self, incident: Incident) -> None:
@@ -155,11 +182,17 @@ class WayBack(Access):
         with self._writing() as connection:
             _write_incident(connection, incident)
 
-    def change_incident(self, number: int, change: Callable[[Incident], Incident]) -> Incident | None:
+    def change_incident(
+        self,
+        number: int,
+        change: Callable[[Incident], Incident],
+        *,
+        tell: Callable[[Incident], Event | None] | None = None,
+    ) -> Incident | None:
         """Read an incident, change it and record it, with nobody else's change in between.
 
         Returns what was recorded; None when there is no such incident. What `change` raises is passed on, and
-        nothing is recorded.
+        nothing is recorded. `tell` makes the event that is kept with the change.
         """
         with self._writing() as connection:
             found = self._incidents_of(connection, "WHERE id = ?", (number,))
@@ -167,6 +200,9 @@ class WayBack(Access):
                 return None
             changed = change(found[0])
             _write_incident(connection, changed)
+            event = tell(changed) if tell is not None else None
+            if event is not None:
+                keep(connection, event, datetime.now(UTC), self.actor)
             return changed
 
     def incident(self, number: int) -> Incident | None:

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from scpln_backup import __version__
 from scpln_backup.errors import BackupError
-from scpln_backup.events import Announcer
+from scpln_backup.events import Announcer, ConfigReloaded, DaemonStarted, DaemonStopped
 from scpln_backup.model import Trigger
 from scpln_backup.observers.log import log_event
 from scpln_backup.observers.metrics import BackupCollector
 from scpln_backup.operations.house import DAEMON
+from scpln_backup.records import lastgood
+from scpln_backup.service.dispatcher import Dispatcher
 from scpln_backup.service.facts import DaemonFacts
 from scpln_backup.service.notify import Notifier, watchdog_interval
 from scpln_backup.service.reload import keep_until_restart
@@ -25,6 +28,7 @@ from scpln_backup.service.signals import BACKUP_NOW, RELOAD, STOP, Signals, capt
 from scpln_backup.service.site import Site
 from scpln_backup.service.watchdog import Watchdog
 from scpln_backup.service.web import WebServer
+from scpln_backup.support.locks import holder
 
 if TYPE_CHECKING:
     import threading
@@ -94,16 +98,20 @@ class Daemon:
         self.scheduler = Scheduler(
             lambda: self._app, self.runner.request, now=self._now, request_drill=self.drills.request
         )
+        self.dispatcher = Dispatcher(lambda: self._app, now=self._now, running_since=lambda: self.runner.running_since)
         self.facts = DaemonFacts(lambda: self._app, self.runner, self.drills, self.scheduler)
         self.web = self._make_web()
         self._notifier = Notifier(environ)
         self._watchdog = self._make_watchdog(environ)
+        self._started = False
 
     def start(self) -> None:
         """Returns once the work can be done, and says so to systemd."""
         self._app.announce.subscribe(self.runner.observe)
+        self._app.kept = self.dispatcher.wake
         self._note_start()
         self.web.start()
+        self.dispatcher.start()
         self.runner.start()
         self.drills.start()
         self.scheduler.start()
@@ -115,14 +123,20 @@ class Daemon:
             self._app.schedules[JOB].next_after(self._now()),
             self.web.url,
         )
+        self._started = True
         self._notifier.ready()
 
     def _note_start(self) -> None:
         """From now on a daemon that does not run is missed. A full disk must not keep this one from running."""
         try:
             self._app.catalog.set_slot(DAEMON, self._now())
+            if holder(self._app.house.run_lock("").path) is None:
+                self._app.catalog.tell_broken_off_runs(self._now())
+                self._app.catalog.tell_broken_off_drills(self._now())
+            lastgood.remember(self._app.config)
         except BackupError as error:
             log.warning("the start could not be noted: %s", error)
+        self._app.announce(DaemonStarted(version=__version__))
 
     def loop(self) -> None:
         """Acts on signals and gives signs of life until it is time to stop."""
@@ -143,6 +157,9 @@ class Daemon:
             runner.stop()
         for runner in (self.runner, self.drills):
             self._wait_for(runner)
+        if self._started:
+            self._app.announce(DaemonStopped())
+        self.dispatcher.stop()
         self.web.stop()
         self._app.announce.unsubscribe(self.runner.observe)
         self._notifier.close()
@@ -173,15 +190,25 @@ class Daemon:
         except BackupError as error:
             log.error("reload refused, the old configuration stays in force: %s", error)  # noqa: TRY400 - an expected failure: one line
             self.facts.notice = f"reload refused, the old configuration stays in force: {error}"
+            self._app.announce(ConfigReloaded(problem=str(error)))
         else:
-            # The run under way keeps the app it began with.
-            self._app = app
+            self._take_over(app)
             self.facts.notice = None
             self.scheduler.reload()
             log.info("configuration reloaded; next run %s", app.schedules[JOB].next_after(self._now()))
             for name in held_back:
                 log.warning("%s has changed; the old value stays until: systemctl restart", name)
         self._notifier.ready()
+
+    def _take_over(self, app: App) -> None:
+        """Work with the new app from now on; the run under way keeps the one it began with."""
+        self._app.retire()
+        self._app = app
+        app.kept = self.dispatcher.wake
+        for name in app.channel_names:
+            app.catalog.retry_now(name)  # what kept it from getting through may be mended
+        lastgood.remember(app.config)
+        app.announce(ConfigReloaded())
 
     def _back_up(self, trigger: Trigger, cancel: threading.Event) -> None:
         self._app.backup(trigger, cancel)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import shutil
 import sqlite3
@@ -18,6 +17,7 @@ from scpln_backup.operations.restore import swap
 from scpln_backup.stages import source
 from scpln_backup.stages.openers import Opener, file_set, openers
 from scpln_backup.support import systemctl
+from scpln_backup.support.people import current_user
 from scpln_backup.support.text import human_bytes
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def make(
         needed_bytes=needed,
         expected_seconds=expected_seconds(house, artifact),
         open_by=open_by,
-        user=_user(),
+        user=current_user(),
         warnings=tuple(warnings),
     )
 
@@ -150,8 +150,8 @@ def _require_attributes(target: Path) -> None:
     if not target.exists() or os.geteuid() in (0, target.stat().st_uid):
         return
     msg = (
-        f"{target}: belongs to another user, and the restored one would belong to {_user()}; run this as root: sudo "
-        f"scpln-backup restore …"
+        f"{target}: belongs to another user, and the restored one would belong to {current_user()}; run this as root: "
+        f"sudo scpln-backup restore …"
     )
     raise RestoreRefusedError(msg)
 
@@ -234,13 +234,3 @@ def _alembic_version(target: Path) -> str | None:
     except sqlite3.Error:
         return None
     return None if row is None else str(row[0])
-
-
-def _user() -> str:
-    """Who asked: the person behind sudo, if there is one."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = f"#{os.geteuid()}"
-    behind = os.environ.get("SUDO_USER")
-    return f"{behind} (as {user})" if behind else user

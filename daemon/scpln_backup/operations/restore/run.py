@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from scpln_backup.errors import BackupError, RestoreFailedError, StoppedError, from_os
-from scpln_backup.events import RestoreFinished
+from scpln_backup.events import RestoreFinished, RestoreStarted
 from scpln_backup.model import RestoreOutcome, RestoreRecord, Step
 from scpln_backup.operations import incident
 from scpln_backup.operations.restore import journal as journals
@@ -69,6 +69,7 @@ def begin(house: House, plan: Plan) -> Journal:
         with suppress(OSError):
             journals.remove(house)
         raise from_os(error) from error
+    house.announce(RestoreStarted(record=record))
     return journal
 
 

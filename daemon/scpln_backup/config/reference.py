@@ -1,0 +1,1 @@
+NEEDS_RESTART = frozenset({"state.directory", "web.listen", "web.max_connections"})

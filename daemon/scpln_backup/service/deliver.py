@@ -1,0 +1,115 @@
+"""The process that takes what waits to one channel, and ends: `python -m scpln_backup.service.deliver PARENT`.
+
+A process of its own, because a service may hang in any way it likes (a connection that drips a byte a minute, a name
+server that never answers), which no time limit of a library covers: SIGALRM ends this one. The clients' libraries, of
+which Jira's alone takes as much memory as the whole daemon, go with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from datetime import datetime  # noqa: TC003 - msgspec reads the annotations at run time
+
+import msgspec
+
+from scpln_backup import events
+from scpln_backup.app import App
+from scpln_backup.config.schema import Config  # noqa: TC001 - as above
+from scpln_backup.errors import BackupError, CatalogError, DeliveryError, LockHeldError
+from scpln_backup.events import TestMessage
+from scpln_backup.observers.courier import note_failure
+from scpln_backup.observers.log import handler
+from scpln_backup.records.outbox import Entry
+from scpln_backup.support.command import die_with_parent
+from scpln_backup.support.text import one_line
+
+log = logging.getLogger(__name__)
+
+
+class LooseEntry(msgspec.Struct, frozen=True):
+    """An entry that is in no catalog, on its way to this process."""
+
+    kind: str
+    at: datetime
+    actor: str
+    payload: msgspec.Raw
+
+    @classmethod
+    def of(cls, entry: Entry) -> LooseEntry:
+        payload = msgspec.Raw(msgspec.json.encode(entry.event))
+        return cls(type(entry.event).__name__, entry.at, entry.actor, payload)
+
+    def entry(self) -> Entry:
+        event = msgspec.json.decode(self.payload, type=getattr(events, self.kind))
+        return Entry(id=0, at=self.at, actor=self.actor, event=event)
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """The configuration in force, which need not be the one on disk, and what to deliver.
+
+    `loose` entries, else a test message in the name of `test_by`, else what waits in the outbox.
+    """
+
+    config: Config
+    channel: str
+    actor: str
+    loose: list[LooseEntry] = []
+    test_by: str | None = None
+
+
+class Result(msgspec.Struct, frozen=True):
+    """`error`: why what is loose did not get through; what waits in the outbox is noted there."""
+
+    error: str | None = None
+
+
+def main() -> None:
+    die_with_parent()
+    logging.basicConfig(handlers=[handler(os.environ, sys.stderr)], level=logging.WARNING)
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
+    sys.stdout.buffer.write(msgspec.json.encode(deliver(request)) + b"\n")
+
+
+def deliver(request: Request) -> Result:
+    """Do what is asked; every failure is noted or in the result."""
+    app = App.writer(request.config, actor=request.actor)
+    try:
+        courier = app.courier(request.channel, everything=request.test_by is not None)
+        if request.test_by is not None:
+            courier.deliver_loose(_test(request.test_by, app.now()))
+        elif request.loose:
+            courier.deliver_loose([loose.entry() for loose in request.loose])
+        else:
+            courier.deliver()
+    except DeliveryError as error:
+        if request.test_by is not None:
+            return Result(one_line(error))  # of a test nothing is noted
+        return _failed(app, request.channel, error)
+    except LockHeldError:
+        return Result("somebody else is delivering to it")
+    except BackupError as error:
+        return _failed(app, request.channel, error)
+    except Exception as error:  # the boundary of the process: a bug must be noted as a failure like any other
+        log.exception("%s: a delivery broke off on a bug in this program, please report it", request.channel)
+        return _failed(app, request.channel, DeliveryError(f"a bug in this program: {error!r}", permanent=True))
+    return Result()
+
+
+def _test(user: str, now: datetime) -> list[Entry]:
+    """A message, and its end for those who have something to close."""
+    return [Entry(id=0, at=now, actor=user, event=TestMessage(user=user, over=over)) for over in (False, True)]
+
+
+def _failed(app: App, channel: str, error: BackupError) -> Result:
+    noted = error if isinstance(error, DeliveryError) else DeliveryError(one_line(error), permanent=True)
+    try:
+        note_failure(app.catalog, channel, noted, app.now())
+    except CatalogError as unwritable:
+        log.warning("%s: the failure could not be noted: %s", channel, unwritable)
+    return Result(one_line(error))
+
+
+if __name__ == "__main__":
+    main()

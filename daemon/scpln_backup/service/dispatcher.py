@@ -1,0 +1,117 @@
+"""One thread that sees to it that whoever must know hears of what happened, and never slows down what happens."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from scpln_backup.errors import BackupError
+from scpln_backup.operations import overdue
+from scpln_backup.service.delivery import Delivery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from scpln_backup.app import App
+
+log = logging.getLogger(__name__)
+
+# At the end of the daemon: what is on its way may arrive, what waits is in the outbox and waits for the next one.
+_LAST_WORDS_SECONDS = 5.0
+
+
+class Dispatcher:
+    """`wake` after an event; besides it looks every heartbeat, for what the command line has left in the outbox.
+
+    Each channel is delivered to by a thread of its own while something is due for it, so that one that hangs holds up
+    nothing else.
+    """
+
+    def __init__(
+        self, app: Callable[[], App], *, now: Callable[[], datetime], running_since: Callable[[], datetime | None]
+    ) -> None:
+        self._app = app
+        self._now = now
+        self._running_since = running_since
+        self._condition = threading.Condition()
+        self._woken = False
+        self._stopping = False
+        self._active: dict[str, tuple[Delivery, threading.Thread]] = {}
+        self._overdue = overdue.Watch()
+        self._thread = threading.Thread(target=self._work, name="dispatcher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Something happened. Never blocks."""
+        with self._condition:
+            self._woken = True
+            self._condition.notify()
+
+    def stop(self) -> None:
+        """Looks once more, waits a little for what is on its way, and ends it."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        if self._thread.ident is not None:
+            self._thread.join()
+        for delivery, thread in list(self._active.values()):
+            thread.join(_LAST_WORDS_SECONDS)
+            delivery.stop()
+            thread.join()
+
+    def _work(self) -> None:
+        stopping = False
+        while not stopping:
+            with self._condition:
+                stopping = self._stopping
+                self._woken = False
+            try:
+                wait = self._look()
+            except BackupError as error:
+                log.warning("nobody can be told for now: %s", error)
+                wait = self._heartbeat()
+            except Exception:  # the boundary of the thread: a bug must not silence all later messages
+                log.exception("the dispatcher met a bug in this program, please report it")
+                wait = self._heartbeat()
+            with self._condition:
+                if not stopping:
+                    self._condition.wait_for(lambda: self._woken or self._stopping, wait)
+
+    def _look(self) -> float:
+        """Starts what is due; seconds until something may be due again."""
+        app = self._app()
+        if app.recorder is not None:
+            app.recorder.keep_loose()
+        self._overdue.look(app.house, app.now(), self._running_since())
+        app.write_audit_log()
+        now = self._now()
+        wait = self._heartbeat()
+        for name in app.due_channels(now):
+            self._deliver(app, name)
+        for state in app.catalog.channels():
+            if state.retry_at is not None and state.retry_at > now:
+                wait = min(wait, (state.retry_at - now).total_seconds())
+        return wait
+
+    def _deliver(self, app: App, name: str) -> None:
+        active = self._active.get(name)
+        if active is not None and active[1].is_alive():
+            return  # it goes on until nothing is left
+        delivery = Delivery(app, name)
+        thread = threading.Thread(target=self._run, args=(delivery,), name=f"to-{name}", daemon=True)
+        self._active[name] = (delivery, thread)
+        thread.start()
+
+    def _run(self, delivery: Delivery) -> None:
+        try:
+            delivery.run()
+        except (BackupError, OSError) as error:
+            log.warning("%s: no delivery could be made: %s", delivery.channel, error)
+        self.wake()
+
+    def _heartbeat(self) -> float:
+        return float(self._app().config.schedule.heartbeat_seconds)
