@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scpln_backup.errors import AuditError, ConfigError, DeliveryError
+from scpln_backup.errors import AuditError, CatalogError, ConfigError, DeliveryError
 from scpln_backup.events import Announcer
 from scpln_backup.observers.audit import AuditTrail
 from scpln_backup.observers.courier import Courier, note_failure
@@ -149,11 +149,11 @@ class App:
 
     def due_channels(self, now: datetime) -> list[str]:
         """Those that something waits for, and that need not wait before it is tried again."""
-        due = [
-            state.name
-            for state in self.catalog.channels()
-            if state.waiting and (state.retry_at is None or state.retry_at <= now)
-        ]
+        try:
+            states = self.catalog.channels()
+        except CatalogError:  # what is loose is told all the same, now of all times
+            states = []
+        due = [state.name for state in states if state.waiting and (state.retry_at is None or state.retry_at <= now)]
         loose = self.recorder.loose if self.recorder is not None else lambda _name: []
         return [name for name in self.channel_names if name != AUDIT and (name in due or loose(name))]
 

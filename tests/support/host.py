@@ -22,7 +22,7 @@ from scpln_backup.records.catalog import Catalog
 from support.box_parts import CHECKOUT
 from support.systemd_box import BoxError, SystemdBox
 
-UNITS = ("scpln-backup.service", "scpln-backup@.service")
+UNITS = tuple(sorted(path.name for path in (CHECKOUT / "systemd").iterdir()))
 UNIT = "scpln-backup.service"
 SOURCE = "/opt/scpln/data/scpln.db"
 ROOT = "/var/backups/scpln"
@@ -33,7 +33,7 @@ ZONE = ZoneInfo("Asia/Tokyo")
 WAIT = 20.0
 
 _RESET = """
-systemctl stop 'scpln-backup*.service' 'app.service'
+systemctl stop 'scpln-backup*' 'app.service'
 systemctl reset-failed
 rm -rf /etc/systemd/system/scpln-backup*.service.d /etc/scpln-backup /opt/scpln/data \
     /var/backups/scpln* /var/lib/scpln-backup* /var/log/scpln

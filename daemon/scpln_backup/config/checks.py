@@ -113,6 +113,10 @@ def _url(value: str) -> str | None:
     return None
 
 
+def _needed_url(value: str) -> str | None:
+    return _url(value) if value else "must be an address; leave the key out for the usual one"
+
+
 def _command(value: Sequence[str]) -> str | None:
     return "must begin with the name of a program" if value and not value[0].strip() else None
 
@@ -128,7 +132,7 @@ CHECKS: Mapping[str, Callable[[Any], str | None]] = {
     "drill.command": _command,
     "rebuild.command": _command,
     "pushgateway.url": _url,
-    "slack.api_url": _url,
-    "pagerduty.url": _url,
+    "slack.api_url": _needed_url,
+    "pagerduty.url": _needed_url,
     "jira.url": _url,
 }

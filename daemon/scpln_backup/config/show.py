@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from scpln_backup.config.load import Loaded
 
 HIDDEN = "********"
+CREDENTIAL = "credential:"
 
 
 def as_toml(loaded: Loaded) -> str:
@@ -26,23 +27,33 @@ def as_toml(loaded: Loaded) -> str:
         if key.section != section:
             section = key.section
             lines += ["", f"[{section}]"]
-        where = loaded.origins[key.path].where
-        if key.path == "schedule.timezone" and not values[key.path]:
+        value = values[key.path]
+        where = _where(loaded, key.path, value)
+        if key.path == "schedule.timezone" and not value:
             where += f" (the host's, {loaded.config.timezone.key})"
-        lines.append(f"{assignment(key.name, values[key.path])}  # {where}")
+        lines.append(f"{assignment(key.name, value)}  # {where}")
     return "\n".join(lines) + "\n"
 
 
 def as_dict(loaded: Loaded) -> dict[str, Any]:
     """The same for JSON: `path`, `config` (nested like the file), `origins` by key path, `warnings`."""
+    values = effective(loaded.config)
     return {
         "path": str(loaded.path),
-        "config": nested(effective(loaded.config)),
+        "config": nested(values),
         "origins": {
-            path: {"source": origin.source.value, "where": origin.where} for path, origin in loaded.origins.items()
+            path: {"source": origin.source.value, "where": _where(loaded, path, values[path])}
+            for path, origin in loaded.origins.items()
         },
         "warnings": list(loaded.warnings),
     }
+
+
+def _where(loaded: Loaded, path: str, value: Any) -> str:
+    """Where a value came from; of a secret that systemd hands to the unit, that it does."""
+    where = loaded.origins[path].where
+    credential = isinstance(value, str) and value.startswith(CREDENTIAL)
+    return f"{where} (from a credential of the unit)" if credential else where
 
 
 def effective(config: Config) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from scpln_backup.errors import DeliveryError
+from scpln_backup.records.outbox import Cause
 from scpln_backup.support.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from scpln_backup.observers.planning import Channel, Step
@@ -68,17 +69,24 @@ class Courier:
                 elif not self._send(step, waiting[-1].id, state):
                     return
 
-    def deliver_loose(self, entries: Sequence[Entry]) -> None:
-        """Deliver entries that could not be kept; DeliveryError when one did not get through.
+    def deliver_loose(self, entries: Sequence[Entry], causes: Mapping[str, Cause]) -> dict[str, Cause]:
+        """Deliver entries that could not be kept; returns the causes that the channel has told of by then.
 
         Nothing can be noted, so nothing protects from sending one twice if this process is killed in between.
+        DeliveryError: one did not get through, nor did those after it.
         """
+        known = dict(causes)
         with self._lock:
             for entry in entries:
-                step = self._channel.next_step([entry], {})
-                if step.letter is not None:
-                    with _limit():
-                        self._channel.send(step.letter, step.key, doubtful=False)
+                settled = entry.id - 1
+                while settled < entry.id:
+                    step = self._channel.next_step([entry], known)
+                    settled = step.settles
+                    if step.letter is not None:
+                        with _limit():
+                            ref = self._channel.send(step.letter, step.key, doubtful=False)
+                        _note(known, step, entry, ref)
+        return known
 
     def _due(self) -> ChannelState | None:
         state = self._catalog.channel(self._channel.name)
@@ -124,6 +132,18 @@ def note_failure(catalog: Catalog, name: str, error: DeliveryError, now: datetim
         retry_at=now + timedelta(seconds=wait),
         arrived_surely_not=not error.unsure,
     )
+
+
+def _note(known: dict[str, Cause], step: Step[Any], entry: Entry, ref: str | None) -> None:
+    """What a letter does to the causes, as `Outbox.settle` does it."""
+    for name in step.opens:
+        before = known.get(name)
+        if before is None:
+            known[name] = Cause(since=entry.at, ref=ref)
+        else:
+            known[name] = Cause(since=before.since, count=before.count + 1, ref=ref or before.ref)
+    for name in step.closes:
+        known.pop(name, None)
 
 
 @contextmanager

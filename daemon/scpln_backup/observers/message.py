@@ -39,7 +39,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What a message tells beside its event, as it is when the message is written.
 
     `artifacts`: newest first, a dozen at the most. `runs`: the last finished ones, newest first. `page` is the address
-    of the status page, `host` this machine's name. `waiting_since`: when the oldest event of a digest happened.
+    of the status page, `host` this machine's name.
     """
 
     database: str

@@ -37,14 +37,15 @@ class Notice:
     """`topic` None: nobody but the audit log is told.
 
     A cause is something bad that lasts, such as "run" (the last run was not good): `opens` names the one that begins
-    or goes on with this event, `closes` those that are over when it happens. `quiet`: by itself it is no news, only
-    what is over with it.
+    or goes on with this event, `closes` those that are over when it happens. `eases`: it goes on, and is over for those
+    who wanted to hear only of worse. `quiet`: by itself it is no news, only what is over with it.
     """
 
     topic: Topic | None
     severity: Severity = Severity.INFO
     opens: str | None = None
     closes: tuple[str, ...] = ()
+    eases: bool = False
     quiet: bool = False
 
 
@@ -71,8 +72,8 @@ def _(event: RunFinished) -> Notice:
     if record.interrupted:  # stopped with the service, or killed: tonight's is taken again by itself
         severity = Severity.WARNING
     # A degraded run left a good artifact: the backup is no longer overdue.
-    closes = (OVERDUE,) if record.outcome is Outcome.DEGRADED else ()
-    return Notice(topic=Topic.RUN, severity=severity, opens=RUN, closes=closes)
+    good = record.outcome is Outcome.DEGRADED
+    return Notice(topic=Topic.RUN, severity=severity, opens=RUN, closes=(OVERDUE,) if good else (), eases=good)
 
 
 @notice.register

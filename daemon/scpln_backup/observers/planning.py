@@ -79,7 +79,7 @@ class Interest:
         Also one that goes on but is less than the channel asked for by now.
         """
         ended = list(notice.closes)
-        if notice.opens is not None and not self._asked_for(notice):
+        if notice.opens is not None and notice.eases and not self._asked_for(notice):
             ended.append(notice.opens)
         return tuple(cause for cause in ended if cause in self.causes)
 

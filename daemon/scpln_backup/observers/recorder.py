@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from scpln_backup.errors import CatalogError
-from scpln_backup.records.outbox import Entry
+from scpln_backup.records.outbox import Cause, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +39,7 @@ class Recorder:
         self._kept = kept
         self._lock = threading.Lock()
         self._loose: list[_Loose] = []
+        self._causes: dict[str, dict[str, Cause]] = {}
 
     def __call__(self, event: Event) -> None:
         if not event.durable:
@@ -60,9 +61,21 @@ class Recorder:
         with self._lock:
             return [loose.entry for loose in self._loose if channel not in loose.told]
 
-    def note_told(self, channel: str, entries: list[Entry]) -> None:
-        """The channel has been told of `entries`."""
+    def causes(self, channel: str) -> dict[str, Cause]:
+        """What the channel has told of and not yet told to be over, as far as it is known."""
         with self._lock:
+            if channel in self._causes:
+                return self._causes[channel]
+        try:
+            return self._catalog.causes(channel)
+        except CatalogError:
+            return {}
+
+    def note_told(self, channel: str, entries: list[Entry], causes: dict[str, Cause] | None = None) -> None:
+        """The channel has been told of `entries`; `causes` are those that it has told of since."""
+        with self._lock:
+            if causes is not None:
+                self._causes[channel] = causes
             for loose in self._loose:
                 if any(loose.entry is entry for entry in entries):
                     loose.told.add(channel)
@@ -70,10 +83,13 @@ class Recorder:
     def keep_loose(self) -> None:
         """Try again to keep what could not be kept."""
         with self._lock:
-            while self._loose:
-                first = self._loose[0]
-                try:
+            try:
+                while self._loose:
+                    first = self._loose[0]
                     self._catalog.keep_event(first.entry.event, first.entry.at, first.told)
-                except CatalogError:
-                    return
-                del self._loose[0]
+                    del self._loose[0]
+                for channel, causes in self._causes.items():
+                    self._catalog.set_causes(channel, causes)
+            except CatalogError:
+                return
+            self._causes.clear()

@@ -213,6 +213,15 @@ class Outbox(Access):
 
         return self._read(question, {})
 
+    def set_causes(self, channel: str, causes: Mapping[str, Cause]) -> None:
+        """Note the causes that a channel has told of while the catalog could not be written."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM causes WHERE channel = ?", (channel,))
+            connection.executemany(
+                "INSERT INTO causes (channel, name, since, count, ref) VALUES (?, ?, ?, ?, ?)",
+                [(channel, name, to_micros(cause.since), cause.count, cause.ref) for name, cause in causes.items()],
+            )
+
     def refs(self, channel: str, ids: Sequence[int]) -> Mapping[int, list[str]]:
         """Entry id -> what the channel's service calls what was made of it (tickets)."""
         wanted = set(ids)

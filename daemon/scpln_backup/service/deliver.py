@@ -21,7 +21,7 @@ from scpln_backup.errors import BackupError, CatalogError, DeliveryError, LockHe
 from scpln_backup.events import TestMessage
 from scpln_backup.observers.courier import note_failure
 from scpln_backup.observers.log import handler
-from scpln_backup.records.outbox import Entry
+from scpln_backup.records.outbox import Cause, Entry
 from scpln_backup.support.command import die_with_parent
 from scpln_backup.support.text import one_line
 
@@ -56,13 +56,18 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     channel: str
     actor: str
     loose: list[LooseEntry] = []
+    causes: dict[str, Cause] = {}
     test_by: str | None = None
 
 
 class Result(msgspec.Struct, frozen=True):
-    """`error`: why what is loose did not get through; what waits in the outbox is noted there."""
+    """`error`: why what is loose did not get through; what waits in the outbox is noted there.
+
+    `causes`: those that the channel has told of after what was loose.
+    """
 
     error: str | None = None
+    causes: dict[str, Cause] = {}
 
 
 def main() -> None:
@@ -78,9 +83,10 @@ def deliver(request: Request) -> Result:
     try:
         courier = app.courier(request.channel, everything=request.test_by is not None)
         if request.test_by is not None:
-            courier.deliver_loose(_test(request.test_by, app.now()))
+            courier.deliver_loose(_test(request.test_by, app.now()), {})
         elif request.loose:
-            courier.deliver_loose([loose.entry() for loose in request.loose])
+            entries = [loose.entry() for loose in request.loose]
+            return Result(causes=courier.deliver_loose(entries, request.causes))
         else:
             courier.deliver()
     except DeliveryError as error:

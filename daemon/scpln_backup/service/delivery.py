@@ -17,10 +17,10 @@ from scpln_backup.support.command import start_worker
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from scpln_backup.app import App
-    from scpln_backup.records.outbox import Entry
+    from scpln_backup.records.outbox import Cause, Entry
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +63,11 @@ class Delivery:
         """Deliver what is loose and what waits in the outbox. What does not get through is noted, or kept."""
         recorder = self._app.recorder
         loose = recorder.loose(self.channel) if recorder is not None else []
-        if loose and recorder is not None and self._ask(loose):
-            recorder.note_told(self.channel, loose)
-        self._ask([])
+        if loose and recorder is not None:
+            result = self._ask(loose, recorder.causes(self.channel))
+            if result is not None and result.error is None:
+                recorder.note_told(self.channel, loose, result.causes)
+        self._ask([], {})
 
     def stop(self) -> None:
         """End it now; a letter that was on its way is looked up before it is sent again."""
@@ -79,17 +81,19 @@ class Delivery:
         code, result = self._start(test_by=user)
         return _cause_of_death(code) if result is None else result.error
 
-    def _ask(self, loose: Sequence[Entry]) -> bool:
-        """Whether it got through."""
-        code, result = self._start(loose=[deliver.LooseEntry.of(entry) for entry in loose])
-        if result is not None:
-            return result.error is None
-        if not self._stopped:
+    def _ask(self, loose: Sequence[Entry], causes: Mapping[str, Cause]) -> deliver.Result | None:
+        """None: its process was killed."""
+        code, result = self._start(loose=[deliver.LooseEntry.of(entry) for entry in loose], causes=causes)
+        if result is None and not self._stopped:
             self._note_death(code)
-        return False
+        return result
 
     def _start(
-        self, *, loose: Sequence[deliver.LooseEntry] = (), test_by: str | None = None
+        self,
+        *,
+        loose: Sequence[deliver.LooseEntry] = (),
+        causes: Mapping[str, Cause] | None = None,
+        test_by: str | None = None,
     ) -> tuple[int, deliver.Result | None]:
         """Have a process do it: its exit code, and what it said, unless it was killed."""
         request = deliver.Request(
@@ -97,6 +101,7 @@ class Delivery:
             channel=self.channel,
             actor=self._app.catalog.actor,
             loose=list(loose),
+            causes=dict(causes or {}),
             test_by=test_by,
         )
         with self._lock:

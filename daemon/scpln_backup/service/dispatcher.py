@@ -69,33 +69,41 @@ class Dispatcher:
             with self._condition:
                 stopping = self._stopping
                 self._woken = False
-            try:
-                wait = self._look()
-            except BackupError as error:
-                log.warning("nobody can be told for now: %s", error)
-                wait = self._heartbeat()
-            except Exception:  # the boundary of the thread: a bug must not silence all later messages
-                log.exception("the dispatcher met a bug in this program, please report it")
-                wait = self._heartbeat()
+            wait = self._heartbeat()
+            for part in (self._keep, self._watch, self._write_audit_log, self._deliver_what_is_due):
+                try:
+                    wait = min(wait, part() or wait)
+                except BackupError as error:  # the others go on: a full disk is just when somebody has to hear
+                    log.warning("%s", error)
+                except Exception:  # the boundary of the thread: a bug must not silence all later messages
+                    log.exception("the dispatcher met a bug in this program, please report it")
             with self._condition:
                 if not stopping:
                     self._condition.wait_for(lambda: self._woken or self._stopping, wait)
 
-    def _look(self) -> float:
-        """Starts what is due; seconds until something may be due again."""
+    def _keep(self) -> None:
+        recorder = self._app().recorder
+        if recorder is not None:
+            recorder.keep_loose()
+
+    def _watch(self) -> None:
         app = self._app()
-        if app.recorder is not None:
-            app.recorder.keep_loose()
         self._overdue.look(app.house, app.now(), self._running_since())
-        app.write_audit_log()
-        now = self._now()
-        wait = self._heartbeat()
+
+    def _write_audit_log(self) -> None:
+        self._app().write_audit_log()
+
+    def _deliver_what_is_due(self) -> float | None:
+        """Seconds until something that did not get through is due again."""
+        app, now = self._app(), self._now()
         for name in app.due_channels(now):
             self._deliver(app, name)
-        for state in app.catalog.channels():
-            if state.retry_at is not None and state.retry_at > now:
-                wait = min(wait, (state.retry_at - now).total_seconds())
-        return wait
+        waits = [
+            (state.retry_at - now).total_seconds()
+            for state in app.catalog.channels()
+            if state.retry_at is not None and state.retry_at > now
+        ]
+        return min(waits, default=None)
 
     def _deliver(self, app: App, name: str) -> None:
         active = self._active.get(name)

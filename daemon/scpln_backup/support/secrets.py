@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from scpln_backup.errors import SecretError
 
@@ -43,3 +45,14 @@ def read_secret(key: str, where: str, environ: Mapping[str, str]) -> str:
     if len(data) > _LONGEST or not text.isascii() or not text.decode("ascii").isprintable() or b" " in text:
         raise SecretError(f"{key}: {path}: not one line of printable ASCII without spaces; it holds something else")
     return text.decode("ascii")
+
+
+def kept_secret(url: str) -> bool:
+    """Whether nobody else can read what is sent there: TLS, or this very host."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" or parts.hostname == "localhost":
+        return True
+    try:
+        return ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scpln_backup import __version__
-from scpln_backup.errors import BackupError
+from scpln_backup.errors import BackupError, CatalogError
 from scpln_backup.events import RunFinished
 from scpln_backup.model import Outcome, RunRecord, Severity, Topic, Trigger
 from scpln_backup.observers.message import Surroundings
 from scpln_backup.observers.metrics import BackupCollector, Live
 from scpln_backup.support import clock
+from scpln_backup.support.locks import holder
 from scpln_backup.support.secrets import read_secret
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Builder:
             Slack(token, channel=settings.channel, api_url=settings.api_url),
             **self._interest(settings),
             around=self._around(),
-            catalog_id=self._catalog.catalog_id(),
+            catalog_id=self._catalog_id(),
         )
 
     def _pushgateway(self) -> Channel[Any]:
@@ -137,6 +138,12 @@ class Builder:
         run = RunRecord(trigger=Trigger.SCHEDULE, started_at=started_at, outcome=Outcome.FAILED)
         return self._catalog.has_ref("jira", RunFinished(record=run))
 
+    def _catalog_id(self) -> str:
+        try:
+            return self._catalog.catalog_id()
+        except CatalogError:
+            return ""
+
     def _around(self) -> Surroundings:
         """How things stand. What cannot be read is left out: a message must not wait for that."""
         config = self._config
@@ -163,7 +170,9 @@ class Builder:
         )
 
     def _live(self) -> Live:
-        """What a push says; what only the running daemon knows is not pushed."""
+        """What a push says. What is under way must not be told as if it had been killed."""
+        running = holder(Path(self._config.state.directory) / "run.lock")
+        what = running.what if running is not None else ""
         try:
             source_bytes = Path(self._config.database.path).stat().st_size
         except OSError:
@@ -173,7 +182,8 @@ class Builder:
             database=self._config.database.name,
             environment=self._config.environment,
             version=__version__,
-            running=False,
+            running=what.startswith("a backup"),
+            drilling=what.startswith("a drill"),
             broke_off=False,
             next_run_at=self._next_run_at,
             source_bytes=source_bytes,
