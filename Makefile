@@ -26,9 +26,11 @@ run: $(VENV)/.runtime ## start the daemon on a sample database in .run/, page on
 	@# A SCPLN_DB of the caller's own would win over the sample.
 	@env -u SCPLN_DB -u REGISTRY_BACKEND $(BIN)/scpln-backup -c $(RUN)/config.toml serve --backup-at-start
 
+# A file's tests stay together: they share servers and boxes that are started once.
+JOBS ?= $(shell nproc)
 test: $(VENV)/.dev ## run the tests, installing what they need
 	@packaging/apt-install.sh packaging/apt-test.txt
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy --strict and the layers between packages
 	@$(BIN)/ruff check

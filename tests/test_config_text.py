@@ -100,6 +100,20 @@ def test_show_is_toml_that_loads_to_the_same_with_each_origin(tmp_path, monkeypa
     assert load(path, {}) == loaded.config
 
 
+def test_show_tells_of_a_secret_that_is_a_credential(tmp_path):
+    path = tmp_path / "backup.toml"
+    path.write_text(
+        '[database]\nenv_file = ""\n[slack]\ntoken_file = "credential:slack-token"\n'
+        '[pagerduty]\nrouting_key_file = "/etc/scpln-backup/routing-key"\n',
+        encoding="utf-8",
+    )
+    loaded = load_with_origins(path, {})
+    lines = as_toml(loaded).splitlines()
+    assert f'token_file = "credential:slack-token"  # {path} (from a credential of the unit)' in lines
+    assert f'routing_key_file = "/etc/scpln-backup/routing-key"  # {path}' in lines
+    assert as_dict(loaded)["origins"]["slack.token_file"]["where"] == f"{path} (from a credential of the unit)"
+
+
 def test_show_as_json_has_values_and_origins(tmp_path):
     path = tmp_path / "backup.toml"
     path.write_text('[database]\nenv_file = ""\npath = "/x.db"\n', encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import islice, pairwise
 from zoneinfo import ZoneInfo
@@ -11,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scpln_backup.model import Outcome, RunRecord, Trigger
-from scpln_backup.rules.health import Facts, Level, assess, overdue_at
+from scpln_backup.model import DrillRecord, Outcome, RunRecord, Trigger
+from scpln_backup.rules import reasons
+from scpln_backup.rules.health import Facts, FailingChannel, Level, assess, overdue_at
+from scpln_backup.rules.reasons import Reason
 from scpln_backup.rules.slots import Schedule
 
 TOKYO = ZoneInfo("Asia/Tokyo")
@@ -186,3 +189,71 @@ def test_a_daily_success_is_never_overdue_when_the_next_run_begins(zone, year, a
     for slot, following in pairwise(slots):
         deadline = overdue_at(slot.astimezone(UTC) + timedelta(seconds=took), 24, zone)
         assert following.astimezone(UTC) <= deadline.astimezone(UTC)
+
+
+REVOKED = FailingChannel(name="slack", since=SUCCESS, waiting=2, said="invalid_auth:\nthe token was revoked")
+
+
+def test_a_channel_that_has_been_failing_for_more_than_an_hour():
+    assert judged(failing_channels=(REVOKED,), now=SUCCESS + timedelta(hours=1)).level is Level.HEALTHY
+    late = judged(failing_channels=(REVOKED,), now=SUCCESS + timedelta(hours=1, seconds=1))
+    assert late.level is Level.WARNING
+    assert list(late.reasons) == [
+        "nothing has got through to slack since 2026-11-22 02:31, 2 messages wait: invalid_auth: the token was revoked; see `scpln-backup notify status`"
+    ]
+    alone = judged(failing_channels=(msgspec.structs.replace(REVOKED, waiting=1, said=None),))
+    assert "1 message waits: it did not say why" in alone.reasons[0]
+
+
+# All that can be wrong, each by itself where it can be, so that every reason is made once.
+TROUBLES = [
+    {"now": DEADLINE + timedelta(days=1)},
+    {"now": DEADLINE + timedelta(days=1), "last_success_at": None},
+    {"last_run": run(Outcome.FAILED, "disk full")},
+    {"last_run": run(Outcome.FAILED)},
+    {"last_run": run(Outcome.FAILED, interrupted=True)},
+    {"last_run": run(Outcome.SUSPECT, "rows fell")},
+    {"last_run": run(Outcome.DEGRADED, "sweep failed")},
+    {"corrupt_artifacts": 3},
+    {"restore_broken_off_at": SUCCESS},
+    {"scheduler_alive": False},
+    {"last_drill": DrillRecord(trigger=Trigger.CLI, started_at=SUCCESS, error="the smoke test failed")},
+    {"incident_deadline": SUCCESS},
+    {"retention_frozen": "the clock jumped forward by 2 d; check it with timedatectl"},
+    {"retention_frozen": "the last run failed", "last_run": run(Outcome.FAILED, "disk full")},
+    {"retention_frozen": "the last run is suspect", "last_run": run(Outcome.SUSPECT, "rows fell")},
+    {"daemon_missing": True},
+    {"next_run_at": None},
+    {"verified_artifacts": 0},
+    {"failing_channels": (REVOKED,)},
+]
+
+
+def commands(text):
+    return sorted(re.findall(r"`[^`]+`", text))
+
+
+@pytest.mark.parametrize("facts", TROUBLES)
+def test_each_reason_has_the_same_commands_and_quotations_in_japanese(facts):
+    for reason in judged(**facts).why:
+        assert re.search("[\u3041-\u30ff]", reason.japanese)
+        assert "\n" not in reason.english + reason.japanese
+        assert commands(reason.english) == commands(reason.japanese)
+        for told in ("disk full", "rows fell", "sweep failed", "smoke test failed", "the clock jumped", "invalid_auth"):
+            assert (told in reason.english) == (told in reason.japanese)
+        for stamp in re.findall(r"20\d\d-\d\d-\d\d \d\d:\d\d", reason.english):
+            assert stamp in reason.japanese
+
+
+def test_every_reason_without_facts_was_tried():
+    """Whoever adds one adds its trouble above."""
+    made = {reason for facts in TROUBLES for reason in judged(**facts).why}
+    assert {value for value in vars(reasons).values() if isinstance(value, Reason)} <= made
+
+
+def test_the_japanese_of_a_frozen_retention_says_what_has_frozen_it():
+    health = judged(retention_frozen="the last run failed; …", last_run=run(Outcome.FAILED, "disk full"))
+    assert health.reasons[1] == "retention is frozen: the last run failed; …"
+    assert health.why[1].japanese == "直前の実行が失敗したため、自動削除を停止しています。次に正常終了すると再開します"
+    health = judged(retention_frozen="the clock jumped")
+    assert health.why[0].japanese == "自動削除を停止しています: the clock jumped"

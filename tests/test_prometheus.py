@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import signal
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.parse
 import urllib.request
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC
 
 import pytest
@@ -19,6 +15,7 @@ import pytest
 from scpln_backup.records.catalog import Catalog
 from support.daemon_process import WAIT, DaemonProcess
 from support.place import Place
+from support.prometheus import free_address, missing, prometheus
 
 CONNECTIONS = 1000
 SCRAPES = 5
@@ -33,93 +30,16 @@ scrape_configs:
       - targets: ["{target}"]
 """
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("prometheus") is None or shutil.which("promtool") is None,
-    reason="Prometheus and promtool are not installed",
-)
-
-
-class Prometheus:
-    """The server's own HTTP API."""
-
-    def __init__(self, address):
-        self._address = address
-
-    def ask(self, path, **parameters):
-        query = urllib.parse.urlencode(parameters)
-        with urllib.request.urlopen(f"http://{self._address}{path}?{query}", timeout=5) as answer:
-            return json.load(answer)["data"]
-
-    def query(self, expression):
-        """Of each series its labels, without those of the scrape, and its value now."""
-        return [
-            (
-                {key: value for key, value in series["metric"].items() if key not in ("__name__", "instance", "job")},
-                float(series["value"][1]),
-            )
-            for series in self.ask("/api/v1/query", query=expression)["result"]
-        ]
-
-    def value(self, expression):
-        """Of the only series."""
-        ((_, value),) = self.query(expression)
-        return value
-
-    def wait_for(self, expression):
-        """Until the expression has a result; Prometheus tells nobody when it has scraped."""
-        deadline = time.monotonic() + WAIT
-        while not (found := self.query(expression)):
-            assert time.monotonic() < deadline, f"no result in time: {expression}"
-            time.sleep(0.05)
-        return found
-
-
-@contextmanager
-def prometheus(folder, target):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    config = folder / "prometheus.yml"
-    config.write_text(CONFIG.format(target=target))
-    with (folder / "prometheus.log").open("w+") as log:
-        process = subprocess.Popen(
-            [
-                "prometheus",
-                f"--config.file={config}",
-                f"--storage.tsdb.path={folder / 'tsdb'}",
-                f"--web.listen-address={address}",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            deadline = time.monotonic() + WAIT
-            while not ready(address):
-                assert process.poll() is None, (folder / "prometheus.log").read_text()
-                assert time.monotonic() < deadline, (folder / "prometheus.log").read_text()
-                time.sleep(0.05)
-            yield Prometheus(address)
-        finally:
-            process.kill()
-            process.wait(WAIT)
-
-
-def ready(address):
-    try:
-        with urllib.request.urlopen(f"http://{address}/-/ready", timeout=5):
-            return True
-    except (urllib.error.URLError, ConnectionError):
-        return False
+REASON = missing("prometheus", "promtool")
+pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
 
 @pytest.fixture
 def place(tmp_path):
     """With a fixed port, for Prometheus has to find the daemon again after a restart."""
     place = Place(tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        target = f"127.0.0.1:{free.getsockname()[1]}"
-    place.config.write_text(place.config.read_text().replace("127.0.0.1:0", target))
-    place.target = target
+    place.target = free_address()
+    place.config.write_text(place.config.read_text().replace("127.0.0.1:0", place.target))
     return place
 
 
@@ -130,7 +50,7 @@ def catalog(place):
 def test_what_prometheus_stores_is_what_the_catalog_says(place, tmp_path):
     with ExitStack() as stack:
         daemon = stack.enter_context(DaemonProcess(place))
-        server = stack.enter_context(prometheus(tmp_path, place.target))
+        server = stack.enter_context(prometheus(tmp_path, CONFIG.format(target=place.target)))
         server.wait_for("up == 1")
         assert server.wait_for("backup_success") == [(LABELS, 0.0)]
 
@@ -160,7 +80,8 @@ def test_what_prometheus_stores_is_what_the_catalog_says(place, tmp_path):
         # Prometheus asks for OpenMetrics, where the name of a counter's family is without _total.
         types = {name: found[0]["type"] for name, found in server.ask("/api/v1/metadata").items()}
         counters = {name for name, kind in types.items() if name.startswith("backup_") and kind == "counter"}
-        assert counters == {"backup_runs", "backup_retention_deleted"}
+        notified = {"backup_notification_sent", "backup_notification_failures"}
+        assert counters == {"backup_runs", "backup_retention_deleted"} | notified
 
         # A failed run, and the recovery from it.
         moved = place.source.with_name("moved.db")
@@ -176,7 +97,7 @@ def test_what_prometheus_stores_is_what_the_catalog_says(place, tmp_path):
 
 
 def test_counters_go_on_where_they_were_after_a_restart(place, tmp_path):
-    with prometheus(tmp_path, place.target) as server:
+    with prometheus(tmp_path, CONFIG.format(target=place.target)) as server:
         with DaemonProcess(place) as daemon:
             daemon.send(signal.SIGUSR1)
             server.wait_for("backup_runs_total == 1")
@@ -196,7 +117,7 @@ def test_a_thousand_silent_and_half_open_connections_do_not_stop_the_scrapes(pla
     host, port = place.target.split(":")
     with ExitStack() as stack:
         daemon = stack.enter_context(DaemonProcess(place))
-        server = stack.enter_context(prometheus(tmp_path, place.target))
+        server = stack.enter_context(prometheus(tmp_path, CONFIG.format(target=place.target)))
         server.wait_for("up == 1")
         for number in range(CONNECTIONS):
             client = stack.enter_context(socket.create_connection((host, int(port)), timeout=WAIT))

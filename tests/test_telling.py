@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import time
+import urllib.request
 from contextlib import ExitStack
 from datetime import UTC, timedelta
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from scpln_backup.model import Outcome, Trigger
 from scpln_backup.records.catalog import Catalog
@@ -42,9 +44,7 @@ class Site:
         self.secrets = list(secrets.values())
         place.configure("slack", token_file=files["slack"], api_url=self.slack.api_url + "/")
         place.configure("pagerduty", routing_key_file=files["pagerduty"], url=self.pagerduty.url)
-        place.configure(
-            "jira", url=self.jira.url, token_file=files["jira"], project="OPS", done_transition="Done"
-        )
+        place.configure("jira", url=self.jira.url, token_file=files["jira"], project="OPS", done_transition="Done")
 
     @property
     def catalog(self):
@@ -198,6 +198,41 @@ def test_a_killed_run_is_told_of_by_the_next_daemon(site):
         daemon.stop()
     assert len(site.posted()) == 2
     assert site.pagerduty.alerts.effects == []  # a warning: it is taken again
+
+
+def test_the_metrics_tell_of_a_channel_that_is_down(site):
+    site.slack.refuses = "channel_not_found"
+    with DaemonProcess(site.place) as daemon:
+        backup(daemon)
+        # It goes through Slack's own process, which tells nobody; the metrics are what people look at.
+        deadline = time.monotonic() + WAIT
+        while 'backup_notification_failures_total' not in (text := metrics(daemon)) or (
+            sample(text, "backup_notification_failures_total", "slack") == 0
+        ):
+            assert time.monotonic() < deadline, text
+            time.sleep(0.02)
+        assert sample(text, "backup_notification_queue_length", "slack") >= 1
+        assert time.time() - sample(text, "backup_notification_oldest_timestamp_seconds", "slack") < WAIT
+        assert sample(text, "backup_notification_sent_total", "audit") >= 1
+        assert sample(text, "backup_notification_queue_length", "audit") == 0
+        daemon.stop()
+    (slack,) = [state for state in site.place.json("status", code=1)["notifications"] if state["name"] == "slack"]
+    assert "channel_not_found" in slack["error"]
+
+
+def metrics(daemon):
+    with urllib.request.urlopen(f"{daemon.url}metrics", timeout=5) as answer:
+        return answer.read().decode()
+
+
+def sample(text, name, channel):
+    (found,) = [
+        each.value
+        for family in text_string_to_metric_families(text)
+        for each in family.samples
+        if each.name == name and each.labels["channel"] == channel
+    ]
+    return found
 
 
 # The alarm of the timer

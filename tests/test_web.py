@@ -1,11 +1,11 @@
-"""The web server over real HTTP: the pages, their headers, the bounds, and a thousand idle connections."""
+"""The web server over real HTTP: what each address answers, the headers, the bounds, and a thousand idle connections."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import hashlib
-import html.parser
 import http.client
 import json
 import re
@@ -13,30 +13,26 @@ import resource
 import socket
 import threading
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from scpln_backup.config.schema import Locale
 from scpln_backup.errors import BackupError, CatalogError
-from scpln_backup.model import Outcome, RunRecord, Stage, Trigger
 from scpln_backup.operations.status import Status
 from scpln_backup.records.catalog import ArtifactSummary
 from scpln_backup.rules.health import Health, Level
-from scpln_backup.service.runner import IDLE, Activity
+from scpln_backup.rules.reasons import Reason
 from scpln_backup.service.site import Site
-from scpln_backup.service.texts import TEXTS
-from scpln_backup.service.view import View
 from scpln_backup.service.web import WebServer, descriptors, reachable
+from support import page_views
 
 NOW = datetime(2026, 11, 22, 1, 0, tzinfo=UTC)
-TOKYO = ZoneInfo("Asia/Tokyo")
 
 
 def a_status(level=Level.HEALTHY, reasons=()):
     return Status(
-        health=Health(level, tuple(reasons), overdue=level is Level.CRITICAL),
+        health=Health(level, tuple(Reason(text, text) for text in reasons), overdue=level is Level.CRITICAL),
         database="scpln",
         environment="production",
         last_run=None,
@@ -50,42 +46,13 @@ def a_status(level=Level.HEALTHY, reasons=()):
     )
 
 
-def a_view(status, **changes):
-    facts = {
-        "now": NOW,
-        "zone": TOKYO,
-        "locale": Locale.EN,
-        "version": "0.1.0",
-        "database": "scpln",
-        "environment": "production",
-        "source": "/opt/scpln/data/scpln.db",
-        "root": "/var/backups/scpln",
-        "status": status,
-        "activity": IDLE,
-        "runs": [
-            RunRecord(
-                trigger=Trigger.SCHEDULE,
-                started_at=NOW,
-                outcome=Outcome.SUCCESS,
-                artifact="scpln-20261122_0230.db.gz",
-                artifact_bytes=117_000_000,
-                duration_seconds=3.25,
-            ),
-            RunRecord(trigger=Trigger.SIGNAL, started_at=NOW, error="disk <full> & done", duration_seconds=0.5),
-            RunRecord(trigger=Trigger.CLI, started_at=NOW, interrupted=True),
-        ],
-        "notice": None,
-    }
-    return View(**facts | changes)
-
-
 class Shown:
     """What the pages are asked to show; tests change it."""
 
     def __init__(self):
         self.level = Level.HEALTHY
         self.reasons = []
-        self.changes = {}
+        self.page = page_views.healthy()
         self.error = None
         self.hold = threading.Event()
         self.hold.set()
@@ -99,7 +66,8 @@ class Shown:
         return a_status(self.level, self.reasons)
 
     def view(self):
-        return a_view(self.status(), **self.changes)
+        self.status()
+        return self.page
 
 
 @pytest.fixture
@@ -209,56 +177,34 @@ def test_security_headers(web, path):
     assert "unsafe" not in headers["Content-Security-Policy"]
 
 
-class Page(html.parser.HTMLParser):
-    """A page's text, tags and links; unbalanced tags are a failure."""
-
-    VOID = frozenset({"meta", "br", "link", "img", "hr"})
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.links, self.text = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.links += [value for name, value in attrs if name in ("href", "src")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-
-def test_the_page_shows_how_things_stand(web, shown):
-    shown.level, shown.reasons = Level.CRITICAL, ["no backup <since> yesterday"]
-    shown.changes = {"notice": "reload refused", "activity": Activity(trigger=Trigger.CLI, stage=Stage.COMPRESS)}
-    response, body = ask(web, "/")
-    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
-    page = Page(body)
-    text = " ".join(page.text)
-    for expected in (
-        "Critical",
-        "no backup <since> yesterday",
-        "reload refused",
-        "compressing",
-        "2026-11-22 02:00 JST",
-        "2026-11-23 02:00 JST",
-        "31, 30 verified, 2.8 GiB",
-        "1 suspect",
-        "scpln-20261122_0230.db.gz",
-        "112 MiB",
-        "disk <full> & done",
-        "interrupted",
+def test_the_page_comes_in_the_language_that_the_browser_asks_for(web, shown):
+    for header, language, title in (
+        ("ja,en-US;q=0.9,en;q=0.8", "ja", "正常: scpln (production)"),
+        ("en-GB,en;q=0.9,ja;q=0.8", "en", "Healthy: scpln (production)"),
+        ("fr", "en", "Healthy: scpln (production)"),
     ):
-        assert expected in text
-    assert "script" not in page.tags
-    assert page.links == ["/metrics", "/healthz"]
-    assert 'class="state critical"' in body
+        response, body = ask(web, "/", headers={"Accept-Language": header})
+        assert response.status == 200
+        assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert response.headers["Content-Language"] == language
+        assert response.headers["Vary"] == "Accept-Language"
+        assert f'<html lang="{language}">' in body
+        assert f"<title>{title}</title>" in body
+
+
+def test_without_a_wish_the_page_comes_in_the_configured_language(web, shown):
+    shown.page = dataclasses.replace(shown.page, locale=Locale.JA)
+    response, body = ask(web, "/")
+    assert response.headers["Content-Language"] == "ja"
+    assert '<html lang="ja">' in body
+
+
+def test_the_page_of_an_unreadable_catalog_says_so_and_is_no_success(web, shown):
+    shown.page = page_views.unreadable()
+    response, body = ask(web, "/")
+    assert response.status == 503
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "database disk image is malformed" in body
 
 
 def test_the_style_is_the_one_that_the_policy_allows(web):
@@ -268,23 +214,6 @@ def test_the_style_is_the_one_that_the_policy_allows(web):
     assert f"style-src 'sha256-{digest}'" in response.headers["Content-Security-Policy"]
     assert "prefers-color-scheme: dark" in style
     assert "style=" not in body
-
-
-def test_the_page_in_japanese_and_before_the_first_run(web, shown):
-    shown.changes = {"locale": Locale.JA, "runs": []}
-    _, body = ask(web, "/")
-    Page(body)
-    assert '<html lang="ja">' in body
-    assert "正常" in body
-    assert "まだ実行されていません。" in body
-
-
-def test_both_languages_name_everything():
-    for texts in TEXTS.values():
-        assert set(texts.health) == set(Level)
-        assert set(texts.triggers) == set(Trigger)
-        assert set(texts.outcomes) == {*Outcome, "interrupted"}
-    assert set(TEXTS) == set(Locale)
 
 
 def test_a_busy_port_is_named_and_leaks_nothing(web, shown):

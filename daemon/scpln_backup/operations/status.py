@@ -11,7 +11,7 @@ from scpln_backup.operations.house import DAEMON
 from scpln_backup.operations.restore import journal
 from scpln_backup.records.catalog import ArtifactSummary  # noqa: TC001 - msgspec reads the annotations at run time
 from scpln_backup.records.outbox import ChannelState  # noqa: TC001 - as above
-from scpln_backup.rules.health import Facts, Health, assess, overdue_at
+from scpln_backup.rules.health import Facts, FailingChannel, Health, assess, overdue_at
 from scpln_backup.support.locks import holder
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def status(
 ) -> Status:
     """Read the catalog and judge; touches neither the source nor the artifacts."""
     catalog = house.catalog
+    channels = tuple(catalog.channels())
     under_way = catalog.unfinished() if running_since is not None else None
     last_run = catalog.last_finished(under_way.id if under_way is not None else None)
     last_good = catalog.last_good()
@@ -74,6 +75,13 @@ def status(
         daemon_missing=_daemon_missing(house),
         restore_broken_off_at=_restore_broken_off_at(house),
         incident_deadline=catalog.incident_deadline(),
+        failing_channels=tuple(
+            FailingChannel(
+                name=channel.name, since=channel.failing_since, waiting=channel.waiting, said=channel.error or ""
+            )
+            for channel in channels
+            if channel.failing_since is not None
+        ),
     )
     hours = house.config.pagerduty.overdue_hours
     return Status(
@@ -91,7 +99,7 @@ def status(
         last_drill=facts.last_drill,
         restore_seconds_measured=catalog.measured_restore_seconds(),
         incident_deadline=facts.incident_deadline,
-        notifications=tuple(catalog.channels()),
+        notifications=channels,
     )
 
 

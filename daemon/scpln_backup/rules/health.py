@@ -13,8 +13,12 @@ from enum import StrEnum
 import msgspec
 
 from scpln_backup.model import DrillRecord, Outcome, RunRecord
+from scpln_backup.rules import reasons
+from scpln_backup.rules.reasons import Reason  # noqa: TC001 - msgspec reads the annotations at run time
 
 _RUN_GRACE = timedelta(hours=1)
+# A service that is down for a moment is no news: messages wait, and arrive.
+_CHANNEL_GRACE = timedelta(hours=1)
 
 
 class Level(StrEnum):
@@ -23,12 +27,21 @@ class Level(StrEnum):
     CRITICAL = "critical"
 
 
+class FailingChannel(msgspec.Struct, frozen=True, kw_only=True):
+    """A channel of notifications that nothing gets through to. `said` is why, in the service's or our own words."""
+
+    name: str
+    since: datetime
+    waiting: int
+    said: str | None
+
+
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What the judgement goes by. Times are aware.
 
     `last_run` is the newest finished one, `last_success_at` when the newest good artifact (success or degraded)
     was made, `running_since` the start of a run under way, `retention_frozen` why nothing may be deleted,
-    `incident_deadline` the earliest of the open incidents.
+    `incident_deadline` the earliest of the open incidents, `failing_channels` those whose last attempt failed.
     """
 
     now: datetime
@@ -45,18 +58,24 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     incident_deadline: datetime | None = None
     daemon_missing: bool = False
     restore_broken_off_at: datetime | None = None
+    failing_channels: tuple[FailingChannel, ...] = ()
 
 
 class Health(msgspec.Struct, frozen=True):
-    """`reasons`, most serious first, say what to do; there are none when healthy.
+    """`why`, most serious first, says what to do; there is nothing in it when healthy.
 
     `overdue` is the plain fact that the deadline passed: it is true even while a run under way keeps that from
     being a reason.
     """
 
     level: Level
-    reasons: tuple[str, ...]
+    why: tuple[Reason, ...]
     overdue: bool
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """`why` in English, for all that is not a page."""
+        return tuple(reason.english for reason in self.why)
 
 
 def overdue_at(last_success_at: datetime, hours: int, zone: tzinfo) -> datetime:
@@ -79,86 +98,82 @@ def assess(facts: Facts, *, overdue_hours: int, zone: tzinfo) -> Health:
     now = facts.now.astimezone(UTC)
     deadline = overdue_at(facts.last_success_at or facts.installed_at, overdue_hours, zone).astimezone(UTC)
     overdue = now > deadline
-    complain = overdue and not _run_may_make_it(facts.running_since, deadline, now)
+    complain = overdue and not run_may_make_it(facts.running_since, deadline, now)
     critical = []
     if complain:
-        critical.append(_overdue_reason(facts, overdue_hours, zone))
+        critical.append(_overdue(facts, overdue_hours, zone))
     critical += _broken(facts, zone)
     warnings = _doubtful(facts, zone)
     if facts.verified_artifacts == 0 and not complain:
-        warnings.append("there is no verified artifact yet: run `scpln-backup backup`")
+        warnings.append(reasons.NOTHING_VERIFIED)
     level = Level.CRITICAL if critical else Level.WARNING if warnings else Level.HEALTHY
     return Health(level, (*critical, *warnings), overdue)
 
 
-def _run_may_make_it(running_since: datetime | None, deadline: datetime, now: datetime) -> bool:
+def run_may_make_it(running_since: datetime | None, deadline: datetime, now: datetime) -> bool:
     """A run that began in time is waited for, but not for ever."""
     if running_since is None:
         return False
     return running_since.astimezone(UTC) <= deadline and now - running_since.astimezone(UTC) < _RUN_GRACE
 
 
-def _overdue_reason(facts: Facts, hours: int, zone: tzinfo) -> str:
-    remedy = "see why in `journalctl -u scpln-backup`, then run `scpln-backup backup`"
+def _overdue(facts: Facts, hours: int, zone: tzinfo) -> Reason:
     if facts.last_success_at is None:
-        return (
-            f"no backup has succeeded since the installation at {_at(facts.installed_at, zone)}, "
-            f"more than {hours} hours ago: {remedy}"
-        )
-    return f"no backup has succeeded since {_at(facts.last_success_at, zone)}, more than {hours} hours ago: {remedy}"
+        return reasons.no_success_ever(_at(facts.installed_at, zone), hours)
+    return reasons.no_success(_at(facts.last_success_at, zone), hours)
 
 
-def _broken(facts: Facts, zone: tzinfo) -> list[str]:
-    reasons = []
+def _broken(facts: Facts, zone: tzinfo) -> list[Reason]:
+    found = []
     run = facts.last_run
     if run is not None and run.interrupted:
-        reasons.append(f"the run of {_at(run.started_at, zone)} was interrupted: run `scpln-backup backup`")
+        found.append(reasons.run_interrupted(_at(run.started_at, zone)))
     elif run is not None and run.outcome is Outcome.FAILED:
-        reasons.append(f"the run of {_at(run.started_at, zone)} failed: {_said(run)}")
+        found.append(reasons.run_failed(_at(run.started_at, zone), run.error))
     if facts.corrupt_artifacts:
-        what = "1 artifact is" if facts.corrupt_artifacts == 1 else f"{facts.corrupt_artifacts} artifacts are"
-        reasons.append(f"{what} corrupt: see `scpln-backup list`, move it away, then run `scpln-backup verify`")
+        found.append(reasons.corrupt(facts.corrupt_artifacts))
     if facts.restore_broken_off_at is not None:
-        at = _at(facts.restore_broken_off_at, zone)
-        reasons.append(
-            f"the restore of {at} was broken off: `scpln-backup restore --resume`, or `scpln-backup restore --abort`"
-        )
+        found.append(reasons.restore_broken_off(_at(facts.restore_broken_off_at, zone)))
     if not facts.scheduler_alive:
-        reasons.append("the scheduler is not running: restart the service")
-    return reasons
+        found.append(reasons.SCHEDULER_STOPPED)
+    return found
 
 
-def _doubtful(facts: Facts, zone: tzinfo) -> list[str]:
-    reasons = []
+def _doubtful(facts: Facts, zone: tzinfo) -> list[Reason]:
+    found = []
     run = facts.last_run
     if run is not None and run.outcome is Outcome.SUSPECT:
-        reasons.append(
-            f"the run of {_at(run.started_at, zone)} is suspect: {_said(run)}; if that was meant: "
-            f"`scpln-backup verify {run.artifact} --accept-shrink`, then `scpln-backup backup`"
-        )
+        found.append(reasons.run_suspect(_at(run.started_at, zone), run.error, run.artifact))
     elif run is not None and run.outcome is Outcome.DEGRADED:
-        reasons.append(
-            f"the run of {_at(run.started_at, zone)} made a good artifact, but a later step failed: {_said(run)}"
-        )
-    if facts.last_drill is not None and facts.last_drill.outcome is Outcome.FAILED:
-        why = " ".join((facts.last_drill.error or "it did not say why, see the log").split())
-        reasons.append(f"the drill of {_at(facts.last_drill.started_at, zone)} failed: {why}")
+        found.append(reasons.run_degraded(_at(run.started_at, zone), run.error))
+    drill = facts.last_drill
+    if drill is not None and drill.outcome is Outcome.FAILED:
+        found.append(reasons.drill_failed(_at(drill.started_at, zone), drill.error))
     if facts.incident_deadline is not None and facts.now.astimezone(UTC) > facts.incident_deadline.astimezone(UTC):
-        due = _at(facts.incident_deadline, zone)
-        reasons.append(f"an incident's report was due {due}: write and close it: `scpln-backup incident show`")
+        found.append(reasons.incident_overdue(_at(facts.incident_deadline, zone)))
     if facts.retention_frozen is not None:
-        reasons.append(f"retention is frozen: {facts.retention_frozen}")
+        found.append(_frozen(facts.retention_frozen, run))
     if facts.daemon_missing:
-        reasons.append("the daemon is not running, so nothing will run by itself: `systemctl start scpln-backup`")
+        found.append(reasons.DAEMON_MISSING)
     if facts.next_run_at is None and facts.scheduler_alive:
-        reasons.append("no next run is planned: see `scpln-backup schedule`")
-    return reasons
+        found.append(reasons.NOTHING_PLANNED)
+    return found + _silent(facts, zone)
+
+
+def _frozen(because: str, run: RunRecord | None) -> Reason:
+    if run is not None and run.outcome in (Outcome.FAILED, Outcome.SUSPECT):
+        return reasons.frozen_by_run(because, failed=run.outcome is Outcome.FAILED)
+    return reasons.frozen(because)
+
+
+def _silent(facts: Facts, zone: tzinfo) -> list[Reason]:
+    now = facts.now.astimezone(UTC)
+    return [
+        reasons.channel_failing(channel.name, _at(channel.since, zone), channel.waiting, channel.said)
+        for channel in facts.failing_channels
+        if now - channel.since.astimezone(UTC) > _CHANNEL_GRACE
+    ]
 
 
 def _at(moment: datetime, zone: tzinfo) -> str:
     return f"{moment.astimezone(zone):%Y-%m-%d %H:%M}"
-
-
-def _said(run: RunRecord) -> str:
-    """The run's error on one line."""
-    return " ".join((run.error or "it did not say why, see the log").split())

@@ -81,25 +81,28 @@ def deliver(request: Request) -> Result:
     """Do what is asked; every failure is noted or in the result."""
     app = App.writer(request.config, actor=request.actor)
     try:
-        courier = app.courier(request.channel, everything=request.test_by is not None)
-        if request.test_by is not None:
-            courier.deliver_loose(_test(request.test_by, app.now()), {})
-        elif request.loose:
-            entries = [loose.entry() for loose in request.loose]
-            return Result(causes=courier.deliver_loose(entries, request.causes))
-        else:
-            courier.deliver()
-    except DeliveryError as error:
-        if request.test_by is not None:
-            return Result(one_line(error))  # of a test nothing is noted
-        return _failed(app, request.channel, error)
+        return _delivered(app, request)
     except LockHeldError:
         return Result("somebody else is delivering to it")
     except BackupError as error:
-        return _failed(app, request.channel, error)
+        problem = error if isinstance(error, DeliveryError) else DeliveryError(one_line(error), permanent=True)
     except Exception as error:  # the boundary of the process: a bug must be noted as a failure like any other
         log.exception("%s: a delivery broke off on a bug in this program, please report it", request.channel)
-        return _failed(app, request.channel, DeliveryError(f"a bug in this program: {error!r}", permanent=True))
+        problem = DeliveryError(f"a bug in this program: {error!r}", permanent=True)
+    if request.test_by is None:  # of a test nothing is noted
+        _note(app, request.channel, problem)
+    return Result(one_line(problem))
+
+
+def _delivered(app: App, request: Request) -> Result:
+    courier = app.courier(request.channel, everything=request.test_by is not None)
+    if request.test_by is not None:
+        courier.deliver_loose(_test(request.test_by, app.now()), {})
+    elif request.loose:
+        entries = [loose.entry() for loose in request.loose]
+        return Result(causes=courier.deliver_loose(entries, request.causes))
+    else:
+        courier.deliver()
     return Result()
 
 
@@ -108,13 +111,11 @@ def _test(user: str, now: datetime) -> list[Entry]:
     return [Entry(id=0, at=now, actor=user, event=TestMessage(user=user, over=over)) for over in (False, True)]
 
 
-def _failed(app: App, channel: str, error: BackupError) -> Result:
-    noted = error if isinstance(error, DeliveryError) else DeliveryError(one_line(error), permanent=True)
+def _note(app: App, channel: str, problem: DeliveryError) -> None:
     try:
-        note_failure(app.catalog, channel, noted, app.now())
-    except CatalogError as unwritable:
-        log.warning("%s: the failure could not be noted: %s", channel, unwritable)
-    return Result(one_line(error))
+        note_failure(app.catalog, channel, problem, app.now())
+    except CatalogError as error:
+        log.warning("%s: the failure could not be noted: %s", channel, error)
 
 
 if __name__ == "__main__":

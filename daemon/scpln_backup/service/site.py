@@ -12,6 +12,7 @@ from prometheus_client.exposition import choose_encoder
 
 from scpln_backup.errors import BackupError
 from scpln_backup.rules.health import Level
+from scpln_backup.service.page.language import preferred
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from scpln_backup.operations.status import Status
-    from scpln_backup.service.view import View
+    from scpln_backup.service.page.view import View
 
 log = logging.getLogger(__name__)
 
@@ -118,11 +119,19 @@ class Site:
             status=HTTPStatus.SERVICE_UNAVAILABLE if critical else HTTPStatus.OK,
         )
 
-    def _page(self, _environ: WSGIEnvironment) -> Reply:
-        from scpln_backup.service.page import render  # noqa: PLC0415 - jinja2 costs 4 MB, and nobody may ever look
+    def _page(self, environ: WSGIEnvironment) -> Reply:
+        from scpln_backup.service.page.render import render  # noqa: PLC0415 - jinja2 costs 4 MB, and nobody may look
 
-        body, policy = render(self._view())
-        return Reply(body=body, content_type="text/html; charset=utf-8", policy=policy)
+        view = self._view()
+        locale = preferred(environ.get("HTTP_ACCEPT_LANGUAGE", ""), view.locale)
+        body, policy = render(view, locale)
+        return Reply(
+            body=body,
+            content_type="text/html; charset=utf-8",
+            status=HTTPStatus.SERVICE_UNAVAILABLE if view.recorded is None else HTTPStatus.OK,
+            policy=policy,
+            headers=(("Content-Language", locale), ("Vary", "Accept-Language")),
+        )
 
 
 def _refusal(status: HTTPStatus, *headers: tuple[str, str]) -> Reply:

@@ -1,0 +1,1 @@
+"""The status page: from what the daemon knows (`view`) to HTML (`render`)."""
