@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from scpln_backup.errors import BackupError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# At the end of the daemon: what is on its way may arrive, what waits is in the outbox and waits for the next one.
+# What is on its way may arrive; what waits is in the outbox, for the next daemon or the timer.
 _LAST_WORDS_SECONDS = 5.0
 
 
@@ -52,14 +53,15 @@ class Dispatcher:
             self._condition.notify()
 
     def stop(self) -> None:
-        """Looks once more, waits a little for what is on its way, and ends it."""
+        """Brings the audit log up to date, waits a little for what is on its way, and ends it."""
         with self._condition:
             self._stopping = True
             self._condition.notify()
         if self._thread.ident is not None:
             self._thread.join()
+        deadline = time.monotonic() + _LAST_WORDS_SECONDS
         for delivery, thread in list(self._active.values()):
-            thread.join(_LAST_WORDS_SECONDS)
+            thread.join(max(0.0, deadline - time.monotonic()))
             delivery.stop()
             thread.join()
 
@@ -70,7 +72,8 @@ class Dispatcher:
                 stopping = self._stopping
                 self._woken = False
             wait = self._heartbeat()
-            for part in (self._keep, self._watch, self._write_audit_log, self._deliver_what_is_due):
+            parts = (self._keep, self._watch, self._write_audit_log, self._deliver_what_is_due)
+            for part in parts[:-1] if stopping else parts:
                 try:
                     wait = min(wait, part() or wait)
                 except BackupError as error:  # the others go on: a full disk is just when somebody has to hear
