@@ -21,7 +21,7 @@ from support.place import Place
 from support.prometheus import alertmanager, free_address, missing, prometheus, pushgateway, wait_until
 
 SHIPPED = Path(__file__).parents[1] / "packaging" / "prometheus"
-DAY = 4
+DAY = 6
 NEVER = {"ScplnBackupNeverStarted/ticket", "ScplnBackupNeverStarted/page"}
 
 REASON = missing("prometheus", "prometheus-alertmanager", "prometheus-pushgateway")
