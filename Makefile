@@ -13,7 +13,7 @@ LOCKED := $(PIP_INSTALL) --require-hashes --no-deps --only-binary :all:
 FROM_SOURCE := --no-binary sdnotify --no-build-isolation --use-pep517
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint smoke-test bench soak lock clean
+.PHONY: help run test lint smoke-test bench soak deb lock clean
 
 help: ## list what make can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench: $(VENV)/.dev ## measure speed and memory (ARGS= for options)
 soak: $(VENV)/.dev ## the tests with databases of a GiB and more
 	@packaging/apt-install.sh packaging/apt-test.txt
 	@$(BIN)/python -m pytest -m large $(ARGS)
+
+deb: $(VENV)/.runtime ## build dist/scpln-backup_VERSION_ARCH.deb on Debian 12
+	@packaging/build-deb.sh $(ARGS)
 
 # Locks are made for Python 3.11, the oldest that is supported and Debian 12's own.
 COMPILE = $(CURDIR)/.cache/lock/bin/pip-compile --no-config --quiet --upgrade --allow-unsafe --strip-extras \

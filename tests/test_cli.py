@@ -348,6 +348,21 @@ class TestConfig:
         subprocess.run([*command, "init", "--force"], check=True, capture_output=True)
         assert (tmp_path / "etc" / "config.toml.old").exists()
 
+    def test_one_more_environment_gets_folders_and_a_port_of_its_own(self, tmp_path: Path) -> None:
+        for name in ("config", "staging", "test"):
+            environment = [] if name == "config" else ["--environment", name]
+            command = [COMMAND, "-c", tmp_path / f"{name}.toml", "config"]
+            subprocess.run([*command, "init", *environment], check=True, capture_output=True)
+            subprocess.run([*command, "check"], check=True, capture_output=True)
+        first, staging, test = (load(tmp_path / f"{name}.toml", {}) for name in ("config", "staging", "test"))
+        assert (first.environment, staging.environment, test.environment) == ("production", "staging", "test")
+        assert len({each.web.address[1] for each in (first, staging, test)}) == 3
+        folders = [(each.backup.root, each.state.directory, each.audit.log) for each in (first, staging, test)]
+        assert len({folder for each in folders for folder in each}) == 9
+        assert staging.database.path == "/opt/scpln-staging/data/scpln.db"
+        # A restore of staging must never stop production's application.
+        assert (staging.service.units, staging.service.health_url) == ((), "")
+
     def test_init_refuses_another_backend(self, tmp_path: Path) -> None:
         env = tmp_path / ".env"
         env.write_text("REGISTRY_BACKEND=file\n", encoding="utf-8")

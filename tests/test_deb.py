@@ -15,7 +15,7 @@ from scpln_backup.config.parse import given, parse
 from scpln_backup.records.schema import VERSION
 from support import deb, systemd_box
 from support.application import HEALTH
-from support.box_parts import CHECKOUT, PartError, root_file_system
+from support.box_parts import PartError, root_file_system
 from support.deb import NEWER, PackagedHost, Sources, built
 from support.host import CONFIG, ROOT, SOURCE, STATE, UNIT
 from support.systemd_box import SystemdBox
@@ -40,11 +40,17 @@ pytestmark = pytest.mark.skipif(deb.why_impossible() is not None, reason=str(deb
 
 
 @pytest.fixture(scope="module")
-def builds(tmp_path_factory):
-    """Two at a time, from two copies of the checkout, under different umasks."""
+def sources(tmp_path_factory):
+    return Sources(tmp_path_factory.mktemp("sources") / "one")
+
+
+@pytest.fixture(scope="module")
+def builds(sources, tmp_path_factory):
+    """Two side by side, from the sources and from a copy of them in another place, under different umasks."""
     folder = tmp_path_factory.mktemp("builds")
-    first = Sources(folder / "one").begin_build(folder / "first")
-    second = Sources(folder / "another one").begin_build(folder / "second", umask=0o077)
+    copy = Sources(folder / "another place", sources.folder)
+    first = sources.begin_build(folder / "first")
+    second = copy.begin_build(folder / "second", umask=0o077)
     return built(first), built(second)
 
 
@@ -54,8 +60,9 @@ def package(builds):
 
 
 @pytest.fixture(scope="module")
-def newer(package, tmp_path_factory):
-    return deb.newer(package, tmp_path_factory.mktemp("newer"))
+def later(package, tmp_path_factory):
+    """A newer version, and one that cannot be unpacked."""
+    return deb.newer(package, tmp_path_factory.mktemp("later"))
 
 
 @pytest.fixture(scope="module")
@@ -96,15 +103,16 @@ def test_lintian_has_nothing_to_say(package):
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_everything_is_in_it(unpacked):
+def test_everything_is_in_it(sources, unpacked):
+    folder = sources.folder
     inside = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if not path.is_dir()}
-    units = {f"lib/systemd/system/{path.name}" for path in (CHECKOUT / "systemd").iterdir()}
-    modules = {f"usr/lib/scpln-backup/{path.relative_to(CHECKOUT / 'daemon')}" for path in modules_of_the_program()}
-    rules = {
-        f"usr/share/scpln-backup/prometheus/{path.name}" for path in (CHECKOUT / "packaging/prometheus").glob("*.*")
-    }
-    pages = {f"usr/share/doc/scpln-backup/docs/{path.name}" for path in (CHECKOUT / "docs").glob("*.md")}
+    units = {f"lib/systemd/system/{path.name}" for path in (folder / "systemd").iterdir()}
+    program = {path.relative_to(folder / "daemon") for path in (folder / "daemon").rglob("*") if path.is_file()}
+    modules = {f"usr/lib/scpln-backup/{path}" for path in program}
+    rules = {f"usr/share/scpln-backup/prometheus/{path.name}" for path in (folder / "packaging/prometheus").glob("*.*")}
+    pages = {f"usr/share/doc/scpln-backup/docs/{path.name}" for path in (folder / "docs").glob("*.md")}
     others = {
+        "etc/logrotate.d/scpln-backup",
         "etc/scpln-backup/config.toml",
         "usr/bin/scpln-backup",
         "usr/lib/sysusers.d/scpln-backup.conf",
@@ -123,18 +131,12 @@ def test_everything_is_in_it(unpacked):
     }
     assert units | modules | rules | pages | others <= inside
     assert not [path for path in inside if "__pycache__" in path]
-    rotation = CHECKOUT / "packaging/logrotate/scpln-backup"
-    assert ("etc/logrotate.d/scpln-backup" in inside) == rotation.exists()
 
 
-def modules_of_the_program():
-    return (CHECKOUT / "daemon/scpln_backup").rglob("*.py")
-
-
-def test_the_library_of_every_line_of_the_lock_has_its_licence_named(unpacked):
+def test_the_licence_of_every_library_is_in_it(sources, unpacked):
     text = (unpacked / "usr/share/doc/scpln-backup/copyright").read_text()
     named = {line.split()[1].lower().replace("_", "-") for line in re.findall(r"^Comment: .+ .+$", text, re.MULTILINE)}
-    lock = (CHECKOUT / "packaging/requirements.lock").read_text()
+    lock = (sources.folder / "packaging/requirements.lock").read_text()
     locked = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
     assert locked - {"tzdata"} <= named
     assert set(re.findall(r"^License: (\S+)$", text, re.MULTILINE)) == set(
@@ -232,20 +234,29 @@ def test_from_a_bare_host_to_a_restore_and_back_to_a_bare_host(host, package):
     assert (host.active(), host.healthy()) == ("active", True)
 
 
-@pytest.mark.systemd
-def test_an_upgrade_and_the_way_back(host, package, newer):
-    host.install(package)
-    host.bring_database()
-    host.edit_config(locale='"en"', days="400")
-    host.box.systemctl("reload", UNIT)
-    edited = host.box.path(CONFIG).read_text()
-    # A second environment, whose daemon runs without being enabled.
+def bring_second_environment(host):
+    """Staging's database and configuration; its daemon runs without being enabled."""
     host.box.run("install", "-o", "scpln", "-g", "scpln", SOURCE, "/opt/scpln/data/staging.db")
     host.box.write("/etc/scpln-backup/staging.toml", STAGING_CONFIG)
     host.box.systemctl("start", STAGING)
+
+
+@pytest.mark.systemd
+def test_an_upgrade_keeps_what_is_remembered_and_set(host, package, later):
+    newer, clashing = later
+    host.install(package)
+    host.bring_database()
+    bring_second_environment(host)
+    host.edit_config(locale='"en"', days="400")
+    host.box.systemctl("reload", UNIT)
+    edited = host.box.path(CONFIG).read_text()
     first = run_now(host)["artifact"]
     staged = run_now(host, "-c", "/etc/scpln-backup/staging.toml")["artifact"]
     assert host.artifacts(f"{ROOT}-staging") == [staged]
+
+    assert "trying to overwrite" in host.install(clashing, check=False).stderr
+    assert version(host) == f"installed {__version__}"
+    assert [host.active(unit) for unit in (UNIT, STAGING)] == ["active", "active"]
 
     with host.source_locked():
         host.signal("USR1")
@@ -253,19 +264,29 @@ def test_an_upgrade_and_the_way_back(host, package, newer):
         upgraded = host.install(newer)
     assert upgraded.stderr == ""
     assert version(host) == f"installed {NEWER}"
-    assert host.staged() == []
-    assert host.artifacts() == [first]
     assert (user_version(host), user_version(host, f"{STATE}-staging")) == (VERSION + 1, VERSION + 1)
     for address in ("http://127.0.0.1:9817", "http://127.0.0.1:9818"):
         labels = [dict(labels) for name, labels in host.metrics(address) if name == "backup_build_info"]
         assert [found["version"] for found in labels] == [NEWER]
     assert [entry["name"] for entry in host.json("list")] == [first]
-    last = json.loads(host.box.run("scpln-backup", "status", "--json", check=False).stdout)["last_run"]
-    assert (last["outcome"], last["interrupted"]) == ("failed", True)
     assert host.box.path(CONFIG).read_text() == edited
     assert host.box.run("stat", "--format=%U:%G %a", CONFIG).stdout == "root:scpln 640\n"
     assert sorted(path.name for path in host.box.path("/etc/scpln-backup").iterdir()) == ["config.toml", "staging.toml"]
-    second = run_now(host)["artifact"]
+    # The run that was under way has left nothing but its record.
+    assert (host.staged(), host.artifacts()) == ([], [first])
+    status = host.box.run("scpln-backup", "status", "--json", check=False).stdout
+    last = json.loads(status)["last_run"]
+    assert (last["outcome"], last["interrupted"]) == ("failed", True)
+
+
+@pytest.mark.systemd
+def test_a_downgrade_is_refused_and_what_it_says_helps(host, package, later):
+    newer, _ = later
+    host.install(newer)
+    host.bring_database()
+    bring_second_environment(host)
+    artifact = run_now(host)["artifact"]
+    staged = run_now(host, "-c", "/etc/scpln-backup/staging.toml")["artifact"]
 
     pids = host.main_pid(), host.box.show(STAGING, "MainPID")
     refused = host.install(package, check=False)
@@ -273,16 +294,15 @@ def test_an_upgrade_and_the_way_back(host, package, newer):
     assert "cannot take over: a newer version has written" in refused.stderr
     assert version(host) == f"installed {NEWER}"
     assert (host.main_pid(), host.box.show(STAGING, "MainPID")) == pids
-    assert host.metric("backup_verified_artifacts") == 2
+    assert host.metric("backup_verified_artifacts") == 1
 
-    # What it says is to be done.
     for command in re.findall(r"^  sudo (.+)$", refused.stderr, re.MULTILINE):
         host.box.run("sh", "-c", command)
     host.install(package)
     assert version(host) == f"installed {__version__}"
     assert host.active(UNIT) == "active"
     assert user_version(host) == VERSION
-    assert {entry["name"]: entry["state"] for entry in host.json("list")} == {first: "verified", second: "verified"}
+    assert {entry["name"]: entry["state"] for entry in host.json("list")} == {artifact: "verified"}
     assert run_now(host)["outcome"] == "success"
 
     host.box.systemctl("enable", "--now", STAGING)
@@ -294,7 +314,8 @@ def test_an_upgrade_and_the_way_back(host, package, newer):
 
 
 @pytest.mark.systemd
-def test_a_restore_keeps_the_program_it_was_begun_with(host, package, newer):
+def test_a_restore_keeps_the_program_it_was_begun_with(host, package, later):
+    newer, _ = later
     host.box.write("/etc/cron.d/scpln-backup", "30 2 * * * scpln /opt/scpln/scripts/backup_database.sh\n")
     assert "/etc/cron.d/scpln-backup would write files of the same names" in host.install(package).stderr
     host.box.systemctl("disable", "--now", UNIT)

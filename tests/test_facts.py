@@ -36,7 +36,7 @@ class House:
         self.runner = Runner(self._take, now=self.app.now, changed=lambda: None)
         self.drills = Runner(self._hold, now=self.app.now, changed=lambda: None)
         self.scheduler = Scheduler(
-            lambda: self.app, self.runner.request, now=self.app.now, request_drill=self.drills.request
+            lambda: self.app, self.runner.request, now=self.app.now, others={"drill": self.drills.request}
         )
         self.facts = DaemonFacts(lambda: self.app, self.runner, self.drills, self.scheduler)
 

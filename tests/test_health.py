@@ -214,6 +214,7 @@ TROUBLES = [
     {"last_run": run(Outcome.FAILED, interrupted=True)},
     {"last_run": run(Outcome.SUSPECT, "rows fell")},
     {"last_run": run(Outcome.DEGRADED, "sweep failed")},
+    {"last_run": None, "missing_source": "/opt/scpln/data/scpln.db"},
     {"corrupt_artifacts": 3},
     {"restore_broken_off_at": SUCCESS},
     {"scheduler_alive": False},
@@ -243,6 +244,15 @@ def test_each_reason_has_the_same_commands_and_quotations_in_japanese(facts):
             assert (told in reason.english) == (told in reason.japanese)
         for stamp in re.findall(r"20\d\d-\d\d-\d\d \d\d:\d\d", reason.english):
             assert stamp in reason.japanese
+
+
+def test_a_missing_database_is_said_before_the_first_run_stumbles_over_it():
+    path = "/opt/scpln/data/scpln.db"
+    health = judged(last_run=None, missing_source=path)
+    assert health.level is Level.CRITICAL
+    assert path in health.reasons[0]
+    failed = judged(last_run=run(Outcome.FAILED, "disk full"), missing_source=path)
+    assert [path in reason for reason in failed.reasons] == [False]
 
 
 def test_every_reason_without_facts_was_tried():

@@ -11,9 +11,10 @@ from scpln_backup.events import Announcer
 from scpln_backup.observers.audit import AuditTrail
 from scpln_backup.observers.courier import Courier, note_failure
 from scpln_backup.observers.recorder import Recorder
-from scpln_backup.operations import backup, drill, status
+from scpln_backup.operations import backup, drill, review, status
 from scpln_backup.operations.house import House
 from scpln_backup.records.catalog import Catalog
+from scpln_backup.rules.review import month_before, month_of
 from scpln_backup.rules.slots import Schedule
 from scpln_backup.stores.local import LocalStore
 from scpln_backup.support.locks import Lock
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from scpln_backup.config.schema import Config
     from scpln_backup.model import DrillRecord, RunRecord, Trigger
 
-_JOBS = ("backup", "drill")
+_JOBS = ("backup", "drill", "review")
 _CATALOG = "catalog.db"
 AUDIT = "audit"  # among the channels: the audit log, which is written in this process
 _LOCK_HINT = "ask the daemon with `scpln-backup backup --wait`, or systemctl kill -s USR1 scpln-backup"
@@ -206,6 +207,11 @@ class App:
     def drill(self, trigger: Trigger, cancel: threading.Event) -> DrillRecord:
         """One rehearsed restore; see `operations.drill`."""
         return drill.drill(self.house, trigger, cancel)
+
+    def review(self) -> review.Made:
+        """The review of the month before this one; see `operations.review`."""
+        now = self.house.now()
+        return review.review(self.house, month_before(month_of(now)), now)
 
     def status(self, *, now: datetime, running_since: datetime | None, scheduler_alive: bool = True) -> status.Status:
         """How things stand; see `operations.status`."""

@@ -33,14 +33,14 @@ def why_impossible() -> str | None:
 class Sources:
     """A copy of the checkout, which nobody changes during a build."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, original: Path = CHECKOUT) -> None:
         self.folder = folder
         folder.mkdir(parents=True)
         for name in SOURCES:
-            if (CHECKOUT / name).is_dir():
-                shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            if (original / name).is_dir():
+                shutil.copytree(original / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
-                shutil.copy(CHECKOUT / name, folder)
+                shutil.copy(original / name, folder)
 
     def begin_build(self, output: Path, *, umask: int = 0o022) -> subprocess.Popen[str]:
         """packaging/build-deb.sh, under way; it prints the package's path."""
@@ -63,8 +63,11 @@ def built(process: subprocess.Popen[str]) -> Path:
     return Path(said.splitlines()[-1])
 
 
-def newer(package: Path, folder: Path) -> Path:
-    """As a later release might be: of another version, with one more step in the catalog's history."""
+def newer(package: Path, folder: Path) -> tuple[Path, Path]:
+    """As a later release might be: of another version, with one more step in the catalog's history.
+
+    The second one of the two cannot be unpacked: it has a file that belongs to the package sqlite3.
+    """
     inside = folder / "inside"
     subprocess.run(["dpkg-deb", "--raw-extract", package, inside], check=True)
     program = inside / "usr/lib/scpln-backup/scpln_backup"
@@ -73,9 +76,14 @@ def newer(package: Path, folder: Path) -> Path:
     _replace(program / "__init__.py", f'"{__version__}"', f'"{NEWER}"')
     step = '    ("CREATE TABLE of_a_newer_version (x)",),\n)\nVERSION = '
     _replace(program / "records/schema.py", ")\nVERSION = ", step)
-    repacked = folder / f"scpln-backup_{NEWER}.deb"
-    subprocess.run(["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", inside, repacked], check=True)
-    return repacked
+    good = _packed(inside, folder / f"scpln-backup_{NEWER}.deb")
+    (inside / "usr/bin/sqlite3").touch()
+    return good, _packed(inside, folder / "clashing.deb")
+
+
+def _packed(inside: Path, package: Path) -> Path:
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", inside, package], check=True)
+    return package
 
 
 def _replace(path: Path, old: str, new: str) -> None:

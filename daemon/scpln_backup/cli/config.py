@@ -27,16 +27,21 @@ def config() -> None:
 @click.option(
     "--from-env", "env_file", type=click.Path(path_type=Path), metavar="FILE", help="Take over the application's .env."
 )
+@click.option("--environment", metavar="NAME", help="One more environment on this host: folders and a port of its own.")
 @click.option("--force", is_flag=True, help="Replace a configuration that is there; it is kept as FILE.old.")
 @json_option
 @pass_session
-def init(session: Session, env_file: Path | None, force: bool) -> None:
+def init(session: Session, env_file: Path | None, environment: str | None, force: bool) -> None:
     """Write a commented configuration."""
+    from scpln_backup.config.environments import own_values  # noqa: PLC0415 - as below
     from scpln_backup.config.write import init as draft  # noqa: PLC0415 - tomli-w is needed here only
 
     # The zone is written out: whoever reads "30 2 * * *" should see whose half past two that is.
-    written = draft(env_file, {"schedule.timezone": Config().timezone.key})
     path = session.config_path
+    overrides = {"schedule.timezone": Config().timezone.key}
+    if environment is not None:
+        overrides |= own_values(environment, path.parent, database_known=env_file is not None)
+    written = draft(env_file, overrides)
     try:
         if path.exists() and not force:
             raise ConfigError(f"{path}: there is a configuration already; --force replaces it and keeps it as FILE.old")
@@ -55,6 +60,10 @@ def init(session: Session, env_file: Path | None, force: bool) -> None:
         session.emit({"path": str(path), "values": written.values, "unused": written.unused})
     else:
         click.echo(f"{path}: written; look it over, then: scpln-backup -c {path} config check")
+        if environment is not None:
+            click.echo(
+                "To be filled in by hand: [service], [drill], [rebuild]; without, only the database is restored"
+            )
 
 
 @config.command()

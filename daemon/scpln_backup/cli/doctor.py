@@ -41,7 +41,7 @@ def doctor(session: Session, offline: bool) -> int:
 
 def _examine(session: Session, *, offline: bool) -> Iterator[Finding]:
     """Findings as they are made; of a configuration that cannot be loaded only its mistakes."""
-    from scpln_backup.operations.doctor import checks, configuration, reach, units  # noqa: PLC0415 - as above
+    from scpln_backup.operations.doctor import checks, configuration, services, units  # noqa: PLC0415 - as above
     from scpln_backup.operations.doctor.finding import finding  # noqa: PLC0415 - as above
     from scpln_backup.operations.doctor.patient import Patient  # noqa: PLC0415 - as above
 
@@ -57,7 +57,7 @@ def _examine(session: Session, *, offline: bool) -> Iterator[Finding]:
             yield finding("config-file", "configuration", verdict)
         return
     patient = Patient(loaded, app.house, app.schedules, environ=os.environ, unit=unit, systemd=systemd)
-    yield from checks.examine(patient, {} if offline else reach.probes(loaded.config))
+    yield from checks.examine(patient, {} if offline else services.probes(patient))
 
 
 def _unit(session: Session) -> Unit | None:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from scpln_backup import __version__
+from scpln_backup.cli.audit import audit
 from scpln_backup.cli.backup import backup
 from scpln_backup.cli.config import config
 from scpln_backup.cli.context import Session, note
+from scpln_backup.cli.doctor import doctor
 from scpln_backup.cli.drill import drill
 from scpln_backup.cli.incident import incident
 from scpln_backup.cli.listing import listing
@@ -71,8 +73,8 @@ def command(context: click.Context, config_option: str | None, as_json: bool, de
 
 _BACKUP_VERBS = (serve, backup, listing, verify, sweep, pin, unpin)
 _WAY_BACK_VERBS = (restore, drill, rebuild, incident)
-_LOOKING_VERBS = (status, schedule, config)
-_TELLING_VERBS = (notify, overdue)
+_LOOKING_VERBS = (status, doctor, schedule, config)
+_TELLING_VERBS = (audit, notify, overdue)
 
 for verb in (*_BACKUP_VERBS, *_WAY_BACK_VERBS, *_LOOKING_VERBS, *_TELLING_VERBS):
     command.add_command(verb)

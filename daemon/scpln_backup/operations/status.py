@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -75,6 +76,7 @@ def status(
         daemon_missing=_daemon_missing(house),
         restore_broken_off_at=_restore_broken_off_at(house),
         incident_deadline=catalog.incident_deadline(),
+        missing_source=None if os.path.exists(house.source) else str(house.source),  # noqa: PTH110 - never raises
         failing_channels=tuple(
             FailingChannel(
                 name=channel.name, since=channel.failing_since, waiting=channel.waiting, said=channel.error or ""

@@ -41,7 +41,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     `last_run` is the newest finished one, `last_success_at` when the newest good artifact (success or degraded)
     was made, `running_since` the start of a run under way, `retention_frozen` why nothing may be deleted,
-    `incident_deadline` the earliest of the open incidents, `failing_channels` those whose last attempt failed.
+    `incident_deadline` the earliest of the open incidents, `failing_channels` those whose last attempt failed,
+    `missing_source` the database's path when nothing is there.
     """
 
     now: datetime
@@ -59,6 +60,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     daemon_missing: bool = False
     restore_broken_off_at: datetime | None = None
     failing_channels: tuple[FailingChannel, ...] = ()
+    missing_source: str | None = None
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -130,6 +132,8 @@ def _broken(facts: Facts, zone: tzinfo) -> list[Reason]:
         found.append(reasons.run_interrupted(_at(run.started_at, zone)))
     elif run is not None and run.outcome is Outcome.FAILED:
         found.append(reasons.run_failed(_at(run.started_at, zone), run.error))
+    elif run is None and facts.missing_source is not None:  # later a failed run says so
+        found.append(reasons.source_missing(facts.missing_source))
     if facts.corrupt_artifacts:
         found.append(reasons.corrupt(facts.corrupt_artifacts))
     if facts.restore_broken_off_at is not None:

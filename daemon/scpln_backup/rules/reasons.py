@@ -35,6 +35,14 @@ def no_success_ever(installed_at: str, hours: int) -> Reason:
     )
 
 
+def source_missing(path: str) -> Reason:
+    return Reason(
+        f"there is no database at {path}: check [database] path and SCPLN_DB, or restore it: `scpln-backup restore`",
+        f"データベース {path} がありません。[database] path と SCPLN_DB を確認するか、"
+        "`scpln-backup restore` でリストアしてください",
+    )
+
+
 def run_interrupted(at: str) -> Reason:
     return Reason(
         f"the run of {at} was interrupted: run `scpln-backup backup`",

@@ -23,7 +23,7 @@ from scpln_backup.service.facts import DaemonFacts
 from scpln_backup.service.notify import Notifier, watchdog_interval
 from scpln_backup.service.reload import keep_until_restart
 from scpln_backup.service.runner import Runner
-from scpln_backup.service.scheduler import JOB, Scheduler
+from scpln_backup.service.scheduler import DRILL, JOB, REVIEW, Scheduler
 from scpln_backup.service.signals import BACKUP_NOW, RELOAD, STOP, Signals, capture
 from scpln_backup.service.site import Site
 from scpln_backup.service.watchdog import Watchdog
@@ -95,8 +95,13 @@ class Daemon:
         self._signals = signals
         self.runner = Runner(self._back_up, now=self._now, changed=signals.wake)
         self.drills = Runner(self._rehearse, now=self._now, changed=signals.wake)
+        self.reviews = Runner(self._review, now=self._now, changed=signals.wake)
+        self._runners = (self.runner, self.drills, self.reviews)
         self.scheduler = Scheduler(
-            lambda: self._app, self.runner.request, now=self._now, request_drill=self.drills.request
+            lambda: self._app,
+            self.runner.request,
+            now=self._now,
+            others={DRILL: self.drills.request, REVIEW: self.reviews.request},
         )
         self.dispatcher = Dispatcher(lambda: self._app, now=self._now, running_since=lambda: self.runner.running_since)
         self.facts = DaemonFacts(lambda: self._app, self.runner, self.drills, self.scheduler)
@@ -112,8 +117,8 @@ class Daemon:
         self._note_start()
         self.web.start()
         self.dispatcher.start()
-        self.runner.start()
-        self.drills.start()
+        for runner in self._runners:
+            runner.start()
         self.scheduler.start()
         config = self._app.config
         log.info(
@@ -153,9 +158,9 @@ class Daemon:
         """Gives up the run under way at its next safe point and ends every thread; safe after a failed start."""
         self._notifier.stopping()
         self.scheduler.stop()
-        for runner in (self.runner, self.drills):
+        for runner in self._runners:
             runner.stop()
-        for runner in (self.runner, self.drills):
+        for runner in self._runners:
             self._wait_for(runner)
         if self._started:
             self._app.announce(DaemonStopped())
@@ -215,6 +220,10 @@ class Daemon:
 
     def _rehearse(self, trigger: Trigger, cancel: threading.Event) -> None:
         self._app.drill(trigger, cancel)
+
+    def _review(self, _trigger: Trigger, _cancel: threading.Event) -> None:
+        made = self._app.review()
+        log.info("the review of %s is in %s", made.month, made.path)
 
     def _now(self) -> datetime:
         return self._app.now()

@@ -23,7 +23,7 @@ from scpln_backup.errors import BackupError
 from scpln_backup.service.slotjob import SlotJob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from scpln_backup.app import App
     from scpln_backup.model import Trigger
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 JOB = "backup"
 DRILL = "drill"
+REVIEW = "review"
 HEARTBEAT = "heartbeat"
 
 # A scheduler that missed this many heartbeats in a row hangs.
@@ -74,7 +75,7 @@ class Scheduler:
     """Requests a run for each slot of each job, once, whatever the clock and the machine do.
 
     `app` gives the app of the moment, so that a reload takes effect at the next check; `now` is its clock.
-    `request_drill` makes the rehearsed restore a second job beside the backup.
+    `others` are the jobs beside the backup, and how each is requested.
     """
 
     def __init__(
@@ -83,14 +84,13 @@ class Scheduler:
         request: Callable[[Trigger], None],
         *,
         now: Callable[[], datetime],
-        request_drill: Callable[[Trigger], None] | None = None,
+        others: Mapping[str, Callable[[Trigger], None]] | None = None,
     ) -> None:
         self._app = app
         self._now = now
         self._backup = SlotJob(JOB, app, request, now=now)
         self._jobs = [self._backup]
-        if request_drill is not None:
-            self._jobs.append(SlotJob(DRILL, app, request_drill, now=now))
+        self._jobs += [SlotJob(name, app, asked, now=now) for name, asked in (others or {}).items()]
         self._lock = threading.Lock()
         self._stopped = False
         self._beat = time.monotonic()
