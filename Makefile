@@ -13,7 +13,7 @@ LOCKED := $(PIP_INSTALL) --require-hashes --no-deps --only-binary :all:
 FROM_SOURCE := --no-binary sdnotify --no-build-isolation --use-pep517
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint smoke-test bench soak deb lock clean
+.PHONY: help run test lint smoke-test bench soak deb reference lock clean
 
 help: ## list what make can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ soak: $(VENV)/.dev ## the tests with databases of a GiB and more
 
 deb: $(VENV)/.runtime ## build dist/scpln-backup_VERSION_ARCH.deb on Debian 12
 	@packaging/build-deb.sh $(ARGS)
+
+reference: $(VENV)/.runtime ## write what is made from the types: docs/configuration.md, config.example.toml
+	@$(BIN)/python -c 'from scpln_backup.config.reference import reference; print(reference(), end="")' >docs/configuration.md
+	@$(BIN)/python -c 'from scpln_backup.config.write import example; print(example(), end="")' >config.example.toml
 
 # Locks are made for Python 3.11, the oldest that is supported and Debian 12's own.
 COMPILE = $(CURDIR)/.cache/lock/bin/pip-compile --no-config --quiet --upgrade --allow-unsafe --strip-extras \

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from scpln_backup.config.keys import Key, keys, nested, plain, sections
+from scpln_backup.config.keys import NEEDS_RESTART, Key, keys, nested, plain, sections
 from scpln_backup.config.load import load
-from scpln_backup.config.reference import NEEDS_RESTART, reference
+from scpln_backup.config.reference import reference
 from scpln_backup.config.schema import Config
 from scpln_backup.service.reload import keep_until_restart
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pty
+import re
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
-from contextlib import closing, contextmanager
+import threading
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,6 +143,25 @@ class TestTheVerb:
         starts = {line.index("→") for line in lines if "→" in line}
         assert len(starts) == 1, "what to do is aligned"
         assert lines[-1].startswith(f"{len(document)} checks: 1 critical, ")
+
+    def test_a_terminal_gets_colours_and_its_own_width(self, clinic: Clinic) -> None:
+        terminal, other_end = pty.openpty()
+        environment = clinic.environment(TERM="xterm-256color", COLUMNS="90")
+        with subprocess.Popen(clinic.command("doctor"), stdout=other_end, env=environment) as process:
+            os.close(other_end)
+            text = b""
+            with suppress(OSError):  # EIO: the other end is closed
+                while piece := os.read(terminal, 65_536):
+                    text += piece
+            os.close(terminal)
+        assert process.returncode == 2
+        lines = text.decode().splitlines()
+        assert any("\x1b[1;31mcritical" in line for line in lines)
+        plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
+        assert max(map(len, plain)) <= 90
+        assert sum("→" in line for line in plain) == sum(
+            line.split()[:1] in (["warning"], ["critical"]) for line in plain
+        )
 
     def test_it_changes_nothing(self, clinic: Clinic) -> None:
         clinic.backup()
@@ -597,8 +619,15 @@ class TestDaemon:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
             listening(clinic, port)
-            server.settimeout(0.1)
+
+            def take_and_close() -> None:
+                connection, _ = server.accept()
+                connection.close()
+
+            hang_up = threading.Thread(target=take_and_close)
+            hang_up.start()
             assert_critical(clinic.found("web-port"), "Address already in use", f"sport = :{port}")
+            hang_up.join()
         assert_ok(clinic.found("web-port"), "is free")
 
     def test_an_address_of_another_host(self, clinic: Clinic) -> None:

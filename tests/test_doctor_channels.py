@@ -17,7 +17,10 @@ import pytest
 from scpln_backup.errors import DeliveryError, SecretError
 from scpln_backup.operations.doctor import channels, reach
 from scpln_backup.operations.doctor.finding import Grade
+from support import fake_jira, fake_slack
 from support.clinic import Clinic
+from support.fake_jira import FakeJira
+from support.fake_slack import FakeSlack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,6 +166,13 @@ class TestServices:
 
         assert channels.accepted("slack", hang).grade is Grade.WARNING
 
+    def test_one_that_never_ends_its_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(channels, "_PATIENCE_SECONDS", 0.1)
+        waiting = threading.Event()
+        verdict = channels.accepted("slack", lambda: str(waiting.wait()))
+        waiting.set()
+        assert (verdict.grade, verdict.detail) == (Grade.WARNING, "could not be asked: nothing whole within 0.1 s")
+
     def test_a_secret_that_cannot_be_read(self) -> None:
         def fail() -> str:
             raise SecretError("[slack] token_file: /x: no such file; check the path")
@@ -195,6 +205,41 @@ class TestServices:
             finding = probed(clinic)["pagerduty"]
             assert (finding["level"], server.asked) == ("ok", ["GET /"])
             assert ROUTING_KEY not in str(finding)
+
+    def test_slack_is_asked_whose_token_it_is(self, clinic: Clinic) -> None:
+        with FakeSlack() as slack:
+            token = secret(clinic, "slack", fake_slack.TOKEN)
+            clinic.configure("slack", token_file=token, api_url=f"{slack.url}{fake_slack.PATH}")
+            finding = probed(clinic)["slack"]
+            assert finding["level"] == "ok"
+            assert "#scpln-ops" in str(finding["detail"])
+            assert slack.messages == [], "nothing is posted"
+            secret(clinic, "slack", "xoxb-another-token")
+            finding = probed(clinic)["slack"]
+            assert finding["level"] == "critical"
+            assert "invalid_auth" in str(finding["detail"])
+            assert "another-token" not in str(finding)
+
+    def test_a_slack_bot_that_may_not_write(self, clinic: Clinic) -> None:
+        with FakeSlack() as slack:
+            slack.scopes = frozenset({"channels:read"})
+            token = secret(clinic, "slack", fake_slack.TOKEN)
+            clinic.configure("slack", token_file=token, api_url=f"{slack.url}{fake_slack.PATH}")
+            finding = probed(clinic)["slack"]
+        assert finding["level"] == "critical"
+        assert "chat:write" in str(finding["detail"])
+
+    def test_jira_is_asked_for_account_project_and_type(self, clinic: Clinic) -> None:
+        with FakeJira() as jira:
+            token = secret(clinic, "jira", fake_jira.TOKEN)
+            clinic.configure("jira", url=jira.url, token_file=token, project="OPS")
+            finding = probed(clinic)["jira"]
+            assert finding["level"] == "ok", finding
+            assert jira.tickets == {}, "nothing is made"
+            jira.types = ["Bug"]
+            finding = probed(clinic)["jira"]
+        assert finding["level"] == "critical"
+        assert "Task" in str(finding["detail"])
 
     def test_offline_nobody_is_asked(self, clinic: Clinic) -> None:
         with answering(200) as server:

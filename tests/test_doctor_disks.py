@@ -241,7 +241,9 @@ class TestBrokenFileSystem:
 def under_strace(clinic: Clinic, injected: list[str]) -> dict[str, str]:
     """The finding on the backup root when system calls are answered so."""
     faults = [word for fault in injected for word in ("-e", f"inject={fault}")]
-    command = ["strace", "-f", "-qq", "-o", os.devnull, *faults, *clinic.command("doctor", "--json")]
+    traced = ",".join(fault.partition(":")[0] for fault in injected)
+    strace = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", os.devnull, "-e", f"trace={traced}", *faults]
+    command = [*strace, *clinic.command("doctor", "--json")]
     done = subprocess.run(command, env=clinic.environment(), capture_output=True, text=True, check=False)
     (finding,) = [each for each in json.loads(done.stdout) if each["check"] == "backup-root"]
     return finding

@@ -11,10 +11,9 @@ from scpln_backup.events import Announcer
 from scpln_backup.observers.audit import AuditTrail
 from scpln_backup.observers.courier import Courier, note_failure
 from scpln_backup.observers.recorder import Recorder
-from scpln_backup.operations import backup, drill, review, status
+from scpln_backup.operations import backup, drill, status
 from scpln_backup.operations.house import House
 from scpln_backup.records.catalog import Catalog
-from scpln_backup.rules.review import month_before, month_of
 from scpln_backup.rules.slots import Schedule
 from scpln_backup.stores.local import LocalStore
 from scpln_backup.support.locks import Lock
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from scpln_backup.config.schema import Config
     from scpln_backup.model import DrillRecord, RunRecord, Trigger
+    from scpln_backup.operations.review import Made
 
 _JOBS = ("backup", "drill", "review")
 _CATALOG = "catalog.db"
@@ -208,8 +208,11 @@ class App:
         """One rehearsed restore; see `operations.drill`."""
         return drill.drill(self.house, trigger, cancel)
 
-    def review(self) -> review.Made:
+    def review(self) -> Made:
         """The review of the month before this one; see `operations.review`."""
+        from scpln_backup.operations import review  # noqa: PLC0415 - once a month; the daemon stays small
+        from scpln_backup.rules.review import month_before, month_of  # noqa: PLC0415 - as above
+
         now = self.house.now()
         return review.review(self.house, month_before(month_of(now)), now)
 

@@ -69,8 +69,8 @@ def _read(command: click.Command, context: click.Context, path: tuple[str, ...])
     below = []
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
-            verb = command.commands[name]
-            if not verb.hidden:
+            verb = command.get_command(context, name)
+            if verb is not None and not verb.hidden:
                 below.append(_read(verb, click.Context(verb, info_name=name, parent=context), (*path, name)))
     shown = [one for one in command.get_params(context) if isinstance(one, click.Option) and not one.hidden]
     paragraphs = inspect.cleandoc(command.help or "").split("\n\n")

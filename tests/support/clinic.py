@@ -40,6 +40,8 @@ def unit(**more: Any) -> Unit:
         "watchdog_seconds": 120.0,
         "stop_seconds": 90.0,
         "start_seconds": 90.0,
+        "made": (),
+        "prepares": "",
         "sandbox": OPEN,
     }
     return Unit(**(usual | more))

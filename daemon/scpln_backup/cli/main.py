@@ -5,29 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
 
 from scpln_backup import __version__
-from scpln_backup.cli.audit import audit
-from scpln_backup.cli.backup import backup
-from scpln_backup.cli.config import config
 from scpln_backup.cli.context import Session, note
-from scpln_backup.cli.doctor import doctor
-from scpln_backup.cli.drill import drill
-from scpln_backup.cli.incident import incident
-from scpln_backup.cli.listing import listing
-from scpln_backup.cli.notify import notify
-from scpln_backup.cli.overdue import overdue
-from scpln_backup.cli.pin import pin, unpin
-from scpln_backup.cli.rebuild import rebuild
-from scpln_backup.cli.restore import restore
-from scpln_backup.cli.schedule import schedule
-from scpln_backup.cli.serve import serve
-from scpln_backup.cli.status import status
-from scpln_backup.cli.sweep import sweep
-from scpln_backup.cli.verify import verify
 from scpln_backup.errors import BackupError
 from scpln_backup.observers.log import handler
 from scpln_backup.support.text import one_line
@@ -43,11 +27,41 @@ _EPILOG = (
 )
 
 
+# In the order of a day's work. Each verb's module is imported when it is used: the daemon has no use for the tables of
+# the others, and `status` none for the restore.
+_VERBS = {
+    "serve": "serve",
+    "backup": "backup",
+    "list": "listing",
+    "verify": "verify",
+    "sweep": "sweep",
+    "pin": "pin",
+    "unpin": "pin",
+    "restore": "restore",
+    "drill": "drill",
+    "rebuild": "rebuild",
+    "incident": "incident",
+    "status": "status",
+    "doctor": "doctor",
+    "schedule": "schedule",
+    "config": "config",
+    "audit": "audit",
+    "notify": "notify",
+    "overdue": "overdue",
+}
+
+
 class _Verbs(click.Group):
-    """Lists the verbs in the order of a day's work rather than of the alphabet."""
+    """Finds each verb in the module of the table above: the command there that has its name."""
 
     def list_commands(self, _context: click.Context) -> list[str]:
-        return list(self.commands)
+        return list(_VERBS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        if name not in _VERBS:
+            return None
+        module = import_module(f"scpln_backup.cli.{_VERBS[name]}")
+        return next(each for each in vars(module).values() if isinstance(each, click.Command) and each.name == name)
 
 
 @click.group(cls=_Verbs, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,15 +83,6 @@ def command(context: click.Context, config_option: str | None, as_json: bool, de
     context.obj.debug = debug
     level = logging.DEBUG if debug else logging.INFO if context.invoked_subcommand == "serve" else logging.WARNING
     logging.getLogger().setLevel(level)
-
-
-_BACKUP_VERBS = (serve, backup, listing, verify, sweep, pin, unpin)
-_WAY_BACK_VERBS = (restore, drill, rebuild, incident)
-_LOOKING_VERBS = (status, doctor, schedule, config)
-_TELLING_VERBS = (audit, notify, overdue)
-
-for verb in (*_BACKUP_VERBS, *_WAY_BACK_VERBS, *_LOOKING_VERBS, *_TELLING_VERBS):
-    command.add_command(verb)
 
 
 def run(arguments: Sequence[str]) -> int:

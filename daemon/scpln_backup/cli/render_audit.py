@@ -40,7 +40,11 @@ def lines(found: Collection[Line], log: Path, zone: tzinfo) -> None:
     for line in found:
         event = Text(line.event, style="red" if _is_bad(line) else "")
         table.add_row(str(line.seq), _at(line.at, zone), event, Text(line.actor), Text(_what(line)))
-    Console(width=None if sys.stdout.isatty() else 2 * MAX_LINE, highlight=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 2 * MAX_LINE, highlight=False)
+    with console.capture() as drawn:
+        console.print(table)
+    for row in drawn.get().splitlines():  # the last column is as wide as its longest text, and the rest of it blank
+        click.echo(row.rstrip())
 
 
 def _is_bad(line: Line) -> bool:
@@ -56,7 +60,7 @@ def _fact(name: str, value: Any) -> str:
         return f"size={human_bytes(value).replace(' ', '')}"
     if name.endswith("seconds"):
         return f"{name.removesuffix('_seconds').replace('seconds', 'time')}={human_duration(value).replace(' ', '')}"
-    text = " ".join(str(value).split())
+    text = " ".join(str(value).split()) if not isinstance(value, bool) else str(value).lower()
     return f"{name}={text!r}" if " " in text else f"{name}={text}"
 
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 SECRET_WORDS = ("token", "password", "passphrase", "secret", "routing_key", "api_key", "credential")
 
+# What is bound to the daemon's process: its lock lies in the state folder, its web server listens. A reload changes
+# every other key.
+NEEDS_RESTART = frozenset({"state.directory", "web.listen", "web.max_connections"})
+
 
 class Key(Struct, frozen=True, kw_only=True):
     """One key. `section` is "" for those at the top; `default` is as TOML writes it (lists, plain strings)."""

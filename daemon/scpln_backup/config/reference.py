@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scpln_backup.config.keys import keys, section_description, sections
+from scpln_backup.config.keys import NEEDS_RESTART, keys, section_description, sections
 from scpln_backup.config.write import assignment
 
 if TYPE_CHECKING:
@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
     from scpln_backup.config.keys import Key
 
-# What is bound to the daemon's process: its lock lies in the state folder, its web server listens. A reload changes
-# every other key.
-NEEDS_RESTART = frozenset({"state.directory", "web.listen", "web.max_connections"})
 
 _HEAD = """\
 # Configuration

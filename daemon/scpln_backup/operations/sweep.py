@@ -30,6 +30,18 @@ class Sweep(msgspec.Struct, frozen=True):
     frozen: str | None
 
 
+def candidate(artifact: Artifact) -> Candidate:
+    """What retention goes by."""
+    return Candidate(
+        name=artifact.name,
+        taken_at=artifact.taken_at,
+        modified_at=artifact.modified_at,
+        state=artifact.state,
+        pinned=artifact.pinned,
+        problem=artifact.problem if artifact.manifest is None else None,
+    )
+
+
 def policy(house: House) -> Policy:
     retention = house.config.retention
     return Policy(**{name: getattr(retention, name) for name in Policy.__struct_fields__})
@@ -38,17 +50,7 @@ def policy(house: House) -> Policy:
 def plan(house: House, artifacts: Sequence[Artifact], now: datetime, last: RunRecord | None) -> Sweep:
     """Decide without deleting. `last` is the newest finished run."""
     frozen = frozen_because(house, last)
-    candidates = [
-        Candidate(
-            name=artifact.name,
-            taken_at=artifact.taken_at,
-            modified_at=artifact.modified_at,
-            state=artifact.state,
-            pinned=artifact.pinned,
-            problem=artifact.problem if artifact.manifest is None else None,
-        )
-        for artifact in artifacts
-    ]
+    candidates = [candidate(artifact) for artifact in artifacts]
     return Sweep(decide(candidates, policy(house), now=now, zone=house.zone, frozen=frozen), [], frozen)
 
 
