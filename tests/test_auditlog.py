@@ -164,6 +164,23 @@ class TestFile:
         made = [trail.log, *trail.state.iterdir()]
         assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(4242, 4242)}
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+    def test_root_and_the_daemon_in_turns(self) -> None:
+        """Neither locks the other out, whoever makes the files, and whatever root was killed over."""
+        with tempfile.TemporaryDirectory() as folder:  # pytest's own are for root only
+            trail = Trail(Path(folder))
+            for path in (Path(folder), trail.log.parent, trail.state):
+                os.chown(path, 4242, 4242)
+            for turn in range(6):
+                if turn == 3:
+                    os.chown(trail.note, 0, 0)
+                os.seteuid(0 if turn % 2 == 0 else 4242)
+                try:
+                    trail.append()
+                    assert trail.verify().last_seq == turn + 1
+                finally:
+                    os.seteuid(0)
+
     def test_a_symbolic_link_is_not_followed(self, trail: Trail, tmp_path: Path) -> None:
         precious = tmp_path / "precious"
         precious.write_text("precious")
@@ -373,7 +390,8 @@ def a_year(folder: Path) -> None:
     trail = Trail(folder)
     text = LOGROTATE.read_text(encoding="utf-8")
     here = {
-        "/var/log/scpln/backup.log {": f"{trail.log} {{",
+        "/var/log/scpln/backup.log": str(trail.log),
+        "/var/log/scpln": str(trail.log.parent),
         "su scpln scpln": "su nobody nogroup",
         "create 0640 scpln scpln": "create 0640 nobody nogroup",
     }

@@ -136,6 +136,7 @@ def test_every_kind_of_event_that_lasts_has_a_way_back_from_the_outbox(catalog):
         events.ArtifactVerified(name="a", error=None),
         events.ArtifactPinned(name="a", pinned=True),
         events.ShrinkAccepted(name="a"),
+        events.BackupRequested(),
         events.RestoreStarted(record=restore()),
         RestoreFinished(record=restore()),
         DrillFinished(record=DrillRecord(trigger=Trigger.CLI, started_at=NOW)),

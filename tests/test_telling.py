@@ -206,7 +206,7 @@ def test_the_metrics_tell_of_a_channel_that_is_down(site):
         backup(daemon)
         # It goes through Slack's own process, which tells nobody; the metrics are what people look at.
         deadline = time.monotonic() + WAIT
-        while 'backup_notification_failures_total' not in (text := metrics(daemon)) or (
+        while "backup_notification_failures_total" not in (text := metrics(daemon)) or (
             sample(text, "backup_notification_failures_total", "slack") == 0
         ):
             assert time.monotonic() < deadline, text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 _JOBS = ("backup", "drill", "review")
 _CATALOG = "catalog.db"
+# The review of a month looks back over the one before it; a year and more is what people ask about.
+_EVENTS_KEPT = timedelta(days=400)
 AUDIT = "audit"  # among the channels: the audit log, which is written in this process
 _LOCK_HINT = "ask the daemon with `scpln-backup backup --wait`, or systemctl kill -s USR1 scpln-backup"
 _MACHINE_ID = Path("/etc/machine-id")
@@ -214,7 +217,10 @@ class App:
         from scpln_backup.rules.review import month_before, month_of  # noqa: PLC0415 - as above
 
         now = self.house.now()
-        return review.review(self.house, month_before(month_of(now)), now)
+        self.write_audit_log()
+        made = review.review(self.house, month_before(month_of(now)), now)
+        self.catalog.prune_events(now - _EVENTS_KEPT)
+        return made
 
     def status(self, *, now: datetime, running_since: datetime | None, scheduler_alive: bool = True) -> status.Status:
         """How things stand; see `operations.status`."""

@@ -113,6 +113,13 @@ class ShrinkAccepted(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BackupRequested(Event):
+    """Somebody asked the daemon for a backup; the run itself is the daemon's, and only tells of a signal."""
+
+    durable = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class RestoreStarted(Event):
     """The live database is about to be replaced: from here on units are stopped and files moved."""
 

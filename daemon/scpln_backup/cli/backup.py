@@ -14,7 +14,7 @@ from scpln_backup.cli.context import Session, json_option, note, pass_session
 from scpln_backup.cli.interrupt import INTERRUPTED, cancelled_by_signals
 from scpln_backup.cli.progress import progress_bar
 from scpln_backup.errors import BackupError
-from scpln_backup.events import Announcer
+from scpln_backup.events import Announcer, BackupRequested
 from scpln_backup.model import Outcome, RunRecord, Trigger
 from scpln_backup.support.locks import holder
 
@@ -34,7 +34,7 @@ def backup(session: Session, wait: bool) -> int:
     reader = session.reader(announce)
     holding = holder(reader.daemon_lock.path) if wait else None
     if holding is not None and holding.pid is not None:
-        record = _ask_daemon(reader, holding.pid)
+        record = _ask_daemon(session.app(announce, as_root=True), holding.pid)
     else:
         with reader.foreground_lock, cancelled_by_signals() as cancel, progress_bar(announce):
             record = session.app(announce).backup(Trigger.CLI, cancel)
@@ -71,6 +71,7 @@ def document(record: RunRecord) -> dict[str, Any]:
 def _ask_daemon(app: App, pid: int) -> RunRecord:
     """Signal the daemon, and wait for the first run that began after that."""
     asked_at = app.now()
+    app.announce(BackupRequested())
     try:
         os.kill(pid, signal.SIGUSR1)
     except PermissionError:

@@ -61,9 +61,7 @@ def init(session: Session, env_file: Path | None, environment: str | None, force
     else:
         click.echo(f"{path}: written; look it over, then: scpln-backup -c {path} config check")
         if environment is not None:
-            click.echo(
-                "To be filled in by hand: [service], [drill], [rebuild]; without, only the database is restored"
-            )
+            click.echo("To be filled in by hand: [service], [drill], [rebuild]; without, only the database is restored")
 
 
 @config.command()

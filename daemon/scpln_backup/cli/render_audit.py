@@ -78,7 +78,8 @@ def verdict(found: Verdict, log: Path, zone: tzinfo) -> None:
     if found.ok:
         click.echo(f"{click.style('ok', fg='green')}    {lines}, {since}: all as they were written, none missing")
     else:
-        click.echo(f"{lines} are as they were written, {since}; see above for the others")
+        are = "is as it was" if found.checked == 1 else "are as they were"
+        click.echo(f"{lines} {are} written, {since}; see above for the others")
 
 
 def _finding(finding: Finding) -> str:

@@ -16,6 +16,7 @@ from scpln_backup.events import (
     ArtifactPinned,
     ArtifactVerified,
     BackupOverdue,
+    BackupRequested,
     ConfigReloaded,
     DaemonStarted,
     DaemonStopped,
@@ -30,6 +31,7 @@ from scpln_backup.events import (
     RetentionFrozen,
     ReviewMade,
     RunFinished,
+    ServiceFailed,
     ShrinkAccepted,
 )
 from scpln_backup.records.auditchain import Appender, Chain
@@ -81,14 +83,31 @@ class AuditTrail:
     def _is_behind(self) -> bool:
         note = self._chain.note()
         known = note.entries.get(self._catalog.catalog_id(), 0) if note is not None else 0
-        unsettled = note is not None and note.pending
-        return bool(unsettled) or bool(self._catalog.entries(after=known, limit=1))
+        if note is not None and note.pending:
+            return True
+        return bool(self._catalog.entries(after=known, limit=1)) or self._catalog.last_entry_id() < known
 
     def _append_kept(self, appender: Appender) -> int:
         catalog = self._catalog.catalog_id()
+        known = appender.note.entries.get(catalog, 0)
+        newest = self._catalog.last_entry_id()
+        if catalog and newest < known:
+            return self._append_anew(appender, catalog, newest)
         count = 0
-        while entries := self._catalog.entries(after=appender.note.entries.get(catalog, 0), limit=_AT_ONCE):
+        while entries := self._catalog.entries(after=known, limit=_AT_ONCE):
             count += appender.append([_record(entry, catalog) for entry in entries])
+            known = entries[-1].id
+        return count
+
+    def _append_anew(self, appender: Appender, catalog: str, newest: int) -> int:
+        """The catalog was put back to an older copy, and gives the same ids to other events now."""
+        logged = appender.logged(catalog)
+        count = after = 0
+        while entries := self._catalog.entries(after=after, upto=newest, limit=_AT_ONCE):
+            new = [entry for entry in entries if (entry.id, entry.at.timestamp()) not in logged]
+            count += appender.append([_record(entry, catalog) for entry in new])
+            after = entries[-1].id
+        appender.rewind(catalog, newest)
         return count
 
 
@@ -163,6 +182,11 @@ def _(event: ArtifactVerified) -> Told:
 @tell.register
 def _(event: ArtifactPinned) -> Told:
     return Told(Kind.ARTIFACT_PINNED if event.pinned else Kind.ARTIFACT_UNPINNED, {"artifact": event.name})
+
+
+@tell.register
+def _(event: BackupRequested) -> Told:
+    return Told(Kind.BACKUP_REQUESTED, {"how": "backup --wait"})
 
 
 @tell.register
@@ -294,6 +318,11 @@ def _(event: DaemonStarted) -> Told:
 @tell.register
 def _(event: DaemonStopped) -> Told:
     return Told(Kind.DAEMON_STOPPED, {})
+
+
+@tell.register
+def _(event: ServiceFailed) -> Told:
+    return Told(Kind.SERVICE_FAILED, {"unit": event.unit, "error": event.problem})
 
 
 @tell.register

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from datetime import datetime  # noqa: TC003 - msgspec reads the annotations at run time
+from datetime import datetime
 from enum import StrEnum
 from itertools import pairwise
 from statistics import median
@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from zoneinfo import ZoneInfo
 
-_MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
+_MONTH = re.compile(r"([0-9]{4})-(0[1-9]|1[0-2])")
 _GOOD = (Outcome.SUCCESS, Outcome.DEGRADED)
-_SLOT_GRACE_SECONDS = 2 * 3600
+_HOUR = 3600
+_SLOT_GRACE_SECONDS = 2 * _HOUR
+# A run may take longer than the one before it, and autumn has a day of 25 hours.
+_GAP_GRACE_SECONDS = 2 * _HOUR
 
 
 def month_of(moment: datetime) -> str:
@@ -73,6 +76,7 @@ class Act(StrEnum):
     """What somebody may do by hand."""
 
     RUN = "run"
+    REQUEST = "request"
     DRILL = "drill"
     RESTORE = "restore"
     REBUILD = "rebuild"
@@ -191,11 +195,15 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """A time without a good backup; `end` None: it still went on."""
+    """A time without a good backup. `is_open`: it went on when the month was over, or still does."""
 
     begin: datetime
-    end: datetime | None
-    seconds: float
+    end: datetime
+    is_open: bool = False
+
+    @property
+    def seconds(self) -> float:
+        return seconds_between(self.begin, self.end)
 
 
 class Review(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,14 +211,17 @@ class Review(msgspec.Struct, frozen=True, kw_only=True):
 
     facts: Facts
     runs: tuple[Run, ...]
+    runs_before: tuple[Run, ...]
     drills: tuple[DrillRecord, ...]
     figures: Figures
     before: Figures
     longest_gap: Gap | None
+    is_gap_too_long: bool
     slots: int
     missed: tuple[datetime, ...]
     unticketed: tuple[Run, ...]
     late_incidents: tuple[Incident, ...]
+    log_begins_late: bool
 
     @property
     def is_partial(self) -> bool:
@@ -226,17 +237,21 @@ def review(facts: Facts) -> Review:
     drills_before = [drill for drill in facts.drills if drill.started_at.timestamp() < facts.begin.timestamp()]
     failed = [run for run in runs if run.record.outcome is Outcome.FAILED]
     due = _due(facts)
+    gap = _longest_gap(facts)
     return Review(
         facts=facts,
         runs=tuple(runs),
+        runs_before=tuple(earlier),
         drills=tuple(drills),
         figures=_figures(runs, drills),
         before=_figures(earlier, drills_before),
-        longest_gap=_longest_gap(facts),
+        longest_gap=gap,
+        is_gap_too_long=gap is not None and gap.seconds > facts.overdue_hours * _HOUR + _GAP_GRACE_SECONDS,
         slots=len(due),
         missed=tuple(_missed(due, facts)),
         unticketed=tuple(run for run in failed if not run.tickets),
         late_incidents=tuple(incident for incident in facts.incidents if _is_late(incident, facts.now)),
+        log_begins_late=_log_begins_late(facts),
     )
 
 
@@ -277,12 +292,11 @@ def _longest_gap(facts: Facts) -> Gap | None:
     ends.sort(key=lambda at: at.timestamp())
     if facts.installed_at is not None and (not ends or facts.installed_at.timestamp() < ends[0].timestamp()):
         ends.insert(0, facts.installed_at)
-    gaps = [Gap(begin, end, seconds_between(begin, end)) for begin, end in pairwise(ends)]
+    gaps = [Gap(begin, end) for begin, end in pairwise(ends)]
     if ends and ends[-1].timestamp() < facts.end.timestamp():
-        last = min(facts.now, facts.end, key=lambda at: at.timestamp())
-        gaps.append(Gap(ends[-1], None, seconds_between(ends[-1], last)))
+        gaps.append(Gap(ends[-1], min(facts.now, facts.end, key=lambda at: at.timestamp()), is_open=True))
     begin, end = facts.begin.timestamp(), facts.end.timestamp()
-    gaps = [gap for gap in gaps if gap.begin.timestamp() < end and (gap.end is None or gap.end.timestamp() > begin)]
+    gaps = [gap for gap in gaps if gap.begin.timestamp() < end and gap.end.timestamp() > begin]
     return max(gaps, key=lambda gap: gap.seconds, default=None)
 
 
@@ -304,3 +318,14 @@ def _missed(due: Iterable[tuple[datetime, datetime]], facts: Facts) -> list[date
 
 def _is_late(incident: Incident, now: datetime) -> bool:
     return seconds_between(incident.deadline_at, incident.closed_at or now) > 0
+
+
+def _log_begins_late(facts: Facts) -> bool:
+    """Whether a part of the month is in no file of the audit log any more."""
+    first_at = facts.chain.first_at
+    if first_at is None or facts.chain.first_seq == 1:
+        return False
+    since = facts.begin.timestamp()
+    if facts.installed_at is not None:
+        since = max(since, facts.installed_at.timestamp())
+    return first_at.timestamp() > since

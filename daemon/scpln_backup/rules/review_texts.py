@@ -21,11 +21,11 @@ class Texts:
     """
 
     title: str
+    month: str
     period: str
     made: str
     partial: str
     colon: str
-    bracketed: str
     separator: str
     none: str
     unknown: str
@@ -37,6 +37,7 @@ class Texts:
     nothing: str
     things: str
     todo_unticketed: str
+    todo_unticketed_more: str
     todo_missed: str
     todo_gap: str
     todo_no_backup: str
@@ -46,6 +47,7 @@ class Texts:
     todo_incident_open: str
     todo_incident_late: str
     todo_chain: str
+    todo_chain_more: str
     todo_log_begins: str
     todo_no_log: str
     todo_disagreement: str
@@ -138,11 +140,11 @@ class Texts:
 
 ENGLISH = Texts(
     title="Review of {month}: {database} ({environment})",
+    month="{year}-{number}",
     period="From {begin} to {end} ({zone}), host {host}.",
     made="Made {at} by scpln-backup, from its catalog and its audit log.",
     partial="The month is not over: this is how it stands.",
     colon=": ",
-    bracketed=" ({})",
     separator=", ",
     none="none",
     unknown="unknown",
@@ -153,6 +155,7 @@ ENGLISH = Texts(
     nothing="Nothing.",
     things="{count} to follow up:",
     todo_unticketed="The failed run of {at} has no ticket: {error}",
+    todo_unticketed_more="{count} more failed runs without a ticket",
     todo_missed="No run at all for {count} of {slots} scheduled times: {at}",
     todo_gap="{duration} without a good backup, from {begin} to {end}; {hours} hours are allowed",
     todo_no_backup="Not one good backup",
@@ -162,9 +165,10 @@ ENGLISH = Texts(
     todo_incident_open="Incident {id} is open and past its deadline, {deadline}",
     todo_incident_late="Incident {id} was closed {late} after its deadline",
     todo_chain="The audit log is not as it was written: {problem}",
+    todo_chain_more="{count} more such places in the audit log",
     todo_log_begins="The audit log begins at {at} only: what was before it is not in it",
     todo_no_log="The audit log could not be checked: {problem}",
-    todo_disagreement="Catalog and audit log disagree about {count} things, see below",
+    todo_disagreement="Places where catalog and audit log disagree: {count}, see below",
     and_more="{count} more",
     runs="Runs",
     trigger="Asked for by",
@@ -228,7 +232,7 @@ ENGLISH = Texts(
     log="Audit log",
     log_whole="Lines {first} to {last}, since {at}: all as they were written, none missing ({checked} checked).",
     log_broken="Lines {first} to {last}, since {at}: **not as they were written** ({checked} are):",
-    log_end="Its end as of now, line {seq}: {hash}. Whoever has kept this review can prove what stood before it.",
+    log_end="The hash of its last line now, {seq}: {hash}. Whoever keeps this review can prove what stood up to there.",
     log_empty="There is no audit log yet.",
     disagreement="Where catalog and audit log disagree",
     in_catalog="Catalog",
@@ -260,6 +264,7 @@ ENGLISH = Texts(
         Act.INCIDENT: "incident closed",
         Act.PIN: "pinned",
         Act.UNPIN: "unpinned",
+        Act.REQUEST: "backup asked for",
         Act.ACCEPT_SHRINK: "shrink accepted",
         Act.SWEEP: "sweep",
         Act.RELOAD: "configuration reloaded",
@@ -276,11 +281,11 @@ ENGLISH = Texts(
 
 JAPANESE = Texts(
     title="月次レビュー {month}：{database}（{environment}）",
+    month="{year}年{number}月",
     period="対象期間：{begin} 〜 {end}（{zone}）、ホスト：{host}",
     made="作成：{at}。scpln-backup のカタログと監査ログから作成しています。",
     partial="対象月はまだ終わっていません。現時点までの状況です。",
     colon="：",
-    bracketed="（{}）",
     separator="、",
     none="なし",
     unknown="不明",
@@ -291,6 +296,7 @@ JAPANESE = Texts(
     nothing="ありません。",
     things="{count}件あります。",
     todo_unticketed="{at} の失敗にチケットがありません：{error}",
+    todo_unticketed_more="このほか{count}件の失敗にチケットがありません",
     todo_missed="定時バックアップ{slots}回のうち{count}回が実行されていません：{at}",
     todo_gap="正常なバックアップのない時間が{duration}続きました（{begin} 〜 {end}、許容は{hours}時間）",
     todo_no_backup="正常なバックアップが一度も取得されていません",
@@ -300,6 +306,7 @@ JAPANESE = Texts(
     todo_incident_open="インシデント #{id} が期限（{deadline}）を過ぎても未クローズです",
     todo_incident_late="インシデント #{id} のクローズが期限を{late}過ぎました",
     todo_chain="監査ログが書き込み時の内容と異なります：{problem}",
+    todo_chain_more="監査ログには、このほか{count}か所の相違があります",
     todo_log_begins="監査ログは {at} 以降の分しかありません。それ以前の記録は確認できません",
     todo_no_log="監査ログを検査できませんでした：{problem}",
     todo_disagreement="カタログと監査ログの記録が{count}件食い違っています（下記参照）",
@@ -364,9 +371,12 @@ JAPANESE = Texts(
     besides="その他の記録",
     daemon_starts="デーモンの起動：{count}回",
     log="監査ログ",
-    log_whole="{at} 以降の {first}〜{last} 行目（{checked}行を検査）：改変・欠落はありません。",
-    log_broken="{at} 以降の {first}〜{last} 行目：**書き込み時の内容と異なります**（正常な行：{checked}行）",
-    log_end="現在の末尾（{seq} 行目）：{hash}。このレビューの控えがあれば、ここまでの記録が改変されていないことを証明できます。",
+    log_whole="{at} 以降の記録（連番 {first}〜{last}、{checked}件を検査）：改変・欠落はありません。",
+    log_broken="{at} 以降の記録（連番 {first}〜{last}）：**書き込み時の内容と異なります**（正常な記録：{checked}件）",
+    log_end=(
+        "現在の末尾（連番 {seq}）のハッシュ：{hash}。このレビューを控えておけば、ここまでの記録に改変がないことを"
+        "後から確認できます。"
+    ),
     log_empty="監査ログはまだありません。",
     disagreement="カタログと監査ログの食い違い",
     in_catalog="カタログ",
@@ -398,6 +408,7 @@ JAPANESE = Texts(
         Act.INCIDENT: "インシデントのクローズ",
         Act.PIN: "保護の設定",
         Act.UNPIN: "保護の解除",
+        Act.REQUEST: "バックアップの実行依頼",
         Act.ACCEPT_SHRINK: "縮小の承認",
         Act.SWEEP: "古いバックアップの削除",
         Act.RELOAD: "設定の再読み込み",
