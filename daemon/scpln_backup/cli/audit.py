@@ -47,7 +47,12 @@ def audit(context: click.Context) -> None:
 @click.option("--until", metavar="TIME", help="Only what happened before TIME.")
 @month_option
 @click.option(
-    "--event", "events", multiple=True, type=click.Choice([kind.value for kind in Kind]), help="Only these; repeatable."
+    "--event",
+    "events",
+    metavar="KIND",
+    multiple=True,
+    type=click.Choice([kind.value for kind in Kind]),
+    help="Only these, such as run_finished or restore_started; repeatable. A wrong one gets the list.",
 )
 @click.option("--limit", type=click.IntRange(1), default=_SHOWN, show_default=True, help="The newest N.")
 @json_option

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sqlite3
 from typing import TYPE_CHECKING
@@ -13,9 +12,9 @@ from scpln_backup import __version__
 from scpln_backup.errors import ArtifactError, SourceError, StoppedError, from_os
 from scpln_backup.events import ArtifactVerified, ShrinkAccepted
 from scpln_backup.model import Manifest, State
+from scpln_backup.operations import reading
 from scpln_backup.rules.naming import compression_of
-from scpln_backup.stages import check, pack
-from scpln_backup.support import files
+from scpln_backup.stages import unpack  # noqa: TC001 - msgspec reads the annotations at run time
 from scpln_backup.support.text import one_line
 
 if TYPE_CHECKING:
@@ -37,9 +36,12 @@ class Verification(msgspec.Struct, frozen=True):
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """What reading an artifact gave: `fingerprint` is None when it holds no sound database, which `error` says."""
+    """What reading an artifact gave: `fingerprint` is None when it holds no sound database, which `error` says.
 
-    packed: pack.Packed | None
+    `stored` is None when the artifact cannot be decompressed.
+    """
+
+    stored: unpack.Stored | None
     fingerprint: Fingerprint | None
     error: str | None
 
@@ -65,14 +67,14 @@ def verify(house: House, artifact: Artifact, *, accept: bool = False) -> Verific
         house.store.prepare()
         house.store.clean()
         try:
-            reading = read(house, artifact, house.store.staging / "verify.db")
+            found = read(house, artifact, house.store.staging / "verify.db")
         except OSError as error:
             if error.filename is None:  # a write or a read, which don't say where
                 error.filename = str(house.store.staging)
             raise from_os(error) from error
         finally:
             house.store.clean()
-        return judge(house, artifact, reading, accept=accept)
+        return judge(house, artifact, found, accept=accept)
 
 
 def read(
@@ -83,50 +85,45 @@ def read(
     `durable` has it synced to the disk, `cancel` gives it up (StoppedError). Raises BackupError or OSError when the
     reading itself could not be done, which says nothing about the artifact.
     """
-    descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, files.PRIVATE_FILE)
-    with os.fdopen(descriptor, "wb") as target, house.store.reading(artifact.name) as file:
 
-        def write(piece: bytes) -> None:
-            if cancel is not None and cancel.is_set():
-                raise StoppedError(f"{artifact.name}: reading it was interrupted")
-            target.write(piece)
+    def step(_done: int) -> None:
+        if cancel is not None and cancel.is_set():
+            raise StoppedError(f"{artifact.name}: reading it was interrupted")
 
+    with reading.Prover() as prover, house.store.reading(artifact.name) as file:
         try:
-            packed = pack.unpack(file, compression_of(artifact.name), house.workers, write)
+            stored = reading.write(file, compression_of(artifact.name), house.workers, copy, step)
         except ArtifactError as error:
             return Reading(None, None, one_line(error))
-        if durable:
-            target.flush()
-            os.fsync(descriptor)
-    try:
-        content = check.examine(copy)
-    except SourceError as error:
-        return Reading(packed, None, f"what it decompresses to is {one_line(error)}")
-    return Reading(packed, content.fingerprint(packed.raw_sha256, packed.raw_bytes), None)
+        try:
+            proven = prover.prove(copy, cancel, durable=durable)
+        except SourceError as error:
+            return Reading(stored, None, f"what it decompresses to is {one_line(error)}")
+    return Reading(stored, proven.fingerprint, None)
 
 
-def judge(house: House, artifact: Artifact, reading: Reading, *, accept: bool = False) -> Verification:
+def judge(house: House, artifact: Artifact, found: Reading, *, accept: bool = False) -> Verification:
     """Compare what was read with the manifest, write the verdict into it, and tell everybody.
 
     The caller holds the run lock.
     """
-    found = reading.error or _difference(artifact, reading)
-    manifest = _judged(house, artifact, reading, found, accept=accept)
+    problem = found.error or _difference(artifact, found)
+    manifest = _judged(house, artifact, found, problem, accept=accept)
     if manifest is not None:
         house.store.update_manifest(manifest)
     house.catalog.sync_artifacts(house.store.scan(), house.now())
-    house.announce(ArtifactVerified(name=artifact.name, error=found))
-    if accept and artifact.state is State.SUSPECT and found is None:
+    house.announce(ArtifactVerified(name=artifact.name, error=problem))
+    if accept and artifact.state is State.SUSPECT and problem is None:
         house.announce(ShrinkAccepted(name=artifact.name))
     state = manifest.state if manifest is not None else State.UNVERIFIED
-    return Verification(artifact.name, found is None, found, state)
+    return Verification(artifact.name, problem is None, problem, state)
 
 
 def _difference(artifact: Artifact, read: Reading) -> str | None:
     manifest = artifact.manifest
-    if manifest is None or read.packed is None or manifest.fingerprint is None:
+    if manifest is None or read.stored is None or manifest.fingerprint is None:
         return None
-    if read.packed.artifact_sha256 != manifest.sha256:
+    if read.stored.sha256 != manifest.sha256:
         return "its sha256 differs from the manifest's: the file was changed or damaged"
     if read.fingerprint != manifest.fingerprint:
         return "its database differs from the manifest's fingerprint"
@@ -154,7 +151,7 @@ def _judged(house: House, artifact: Artifact, read: Reading, error: str | None, 
 
 def _adopted(house: House, artifact: Artifact, read: Reading) -> Manifest | None:
     """A manifest for an artifact that came without one (the old procedure's)."""
-    if read.packed is None and artifact.problem is not None:
+    if read.stored is None and artifact.problem is not None:
         return None  # its manifest is there and unreadable; it is kept for whoever looks into it
     return Manifest(
         name=artifact.name,
@@ -163,7 +160,7 @@ def _adopted(house: House, artifact: Artifact, read: Reading) -> Manifest | None
         taken_at=artifact.taken_at,
         compression=compression_of(artifact.name),
         bytes=artifact.bytes,
-        sha256=read.packed.artifact_sha256 if read.packed is not None else "",
+        sha256=read.stored.sha256 if read.stored is not None else "",
         fingerprint=read.fingerprint,
         state=State.UNVERIFIED,
         pinned=artifact.pinned,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import grp
-import hashlib
 import logging
 import os
 import pwd
@@ -11,12 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from scpln_backup.errors import ArtifactError, RestoreFailedError, RestoreRefusedError, SourceError, StoppedError
 from scpln_backup.events import Progressed, StageEntered
 from scpln_backup.model import Stage
+from scpln_backup.operations import reading
 from scpln_backup.operations.restore import swap
 from scpln_backup.rules.naming import compression_of
-from scpln_backup.stages import check, pack
+from scpln_backup.stages import check, unpack
 from scpln_backup.support.text import one_line
 
 if TYPE_CHECKING:
@@ -28,52 +30,58 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_READ = 1024 * 1024
 _DEFAULT_MODE = 0o640
 
 
-def unpack_checked(house: House, artifact: Artifact, new: Path, cancel: threading.Event) -> pack.Packed:
+class Restored(msgspec.Struct, frozen=True):
+    """A restored database, proven, and the sha256 of the artifact it came from."""
+
+    artifact_sha256: str
+    proven: reading.Proven
+
+
+def unpack_checked(
+    house: House, artifact: Artifact, new: Path, cancel: threading.Event, *, with_tables: bool = False
+) -> Restored:
     """Write an artifact's database to the new file `new`, durably, and prove that it is what its manifest says.
 
     Raises RestoreRefusedError when it is not, StoppedError once `cancel` is set.
     """
     total = artifact.raw_bytes or 0
-    done = 0
-    house.announce(StageEntered(stage=Stage.PROVE))
 
-    def write(piece: bytes) -> None:
-        nonlocal done
+    def step(done: int) -> None:
         if cancel.is_set():
             raise StoppedError("stopped by the operator")
-        target.write(piece)
-        done += len(piece)
         if total:
             house.announce(Progressed(stage=Stage.PROVE, done=done, total=total))
 
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with house.store.reading(artifact.name) as file, os.fdopen(descriptor, "wb") as target:
-        try:
-            packed = pack.unpack(file, compression_of(artifact.name), house.workers, write)
-        except ArtifactError as error:
-            raise RestoreRefusedError(f"{artifact.name}: {one_line(error)}; choose another artifact") from error
-        target.flush()
-        os.fsync(target.fileno())
-    house.announce(StageEntered(stage=Stage.CHECK))
-    try:
-        content = check.examine(new)
-    except SourceError as error:
-        raise RestoreRefusedError(f"{artifact.name}: its database is {one_line(error)}; choose another") from error
     manifest = artifact.manifest
-    if manifest is not None and manifest.fingerprint is not None:
-        if packed.artifact_sha256 != manifest.sha256:
+    expected = manifest.fingerprint if manifest is not None else None
+    house.announce(StageEntered(stage=Stage.PROVE))
+    with reading.Prover() as prover:
+        with house.store.reading(artifact.name) as file:
+            try:
+                stored = reading.write(file, compression_of(artifact.name), house.workers, new, step)
+            except ArtifactError as error:
+                raise RestoreRefusedError(f"{artifact.name}: {one_line(error)}; choose another artifact") from error
+        if manifest is not None and expected is not None and stored.sha256 != manifest.sha256:
             raise RestoreRefusedError(f"{artifact.name}: its sha256 differs from its manifest's; choose another")
-        if content.fingerprint(packed.raw_sha256, packed.raw_bytes) != manifest.fingerprint:
-            raise RestoreRefusedError(f"{artifact.name}: its database differs from its manifest; choose another")
-    return packed
+        house.announce(StageEntered(stage=Stage.CHECK))
+        try:
+            proven = prover.prove(new, cancel, durable=True, with_tables=with_tables)
+        except SourceError as error:
+            raise RestoreRefusedError(f"{artifact.name}: its database is {one_line(error)}; choose another") from error
+    if expected is not None and proven.fingerprint != expected:
+        raise RestoreRefusedError(f"{artifact.name}: its database differs from its manifest; choose another")
+    return Restored(stored.sha256, proven)
 
 
 def check_in_place(house: House, journal: Journal, target: Path) -> None:
-    """Prove that what has the target's name now is the restored database, and nothing beside it."""
+    """Prove that what has the target's name now is the restored database, and nothing beside it.
+
+    The application is down meanwhile. So what was proven before it was stopped is not proven again from the start:
+    integrity_check and fingerprint are functions of the file's bytes, and these are compared.
+    """
     if journal.new is not None and not swap.untouched(target, journal.new):
         # Written to since: after a crash the units were started on it. Its content is theirs now; it must be sound.
         log.warning("%s was written to since it was put in place; checking it as it is", target)
@@ -82,10 +90,14 @@ def check_in_place(house: House, journal: Journal, target: Path) -> None:
             raise RestoreFailedError(f"{target}: damaged since it was put in place")
         _examined(copy, target)
         return
-    content = _examined(target, target)
-    expected = _expected(house, journal)
-    if expected is not None and content.fingerprint(_sha256(target), target.stat().st_size) != expected:
-        raise RestoreFailedError(f"{target}: not the database that was restored; its fingerprint differs")
+    if journal.xxh3 is not None:
+        same = unpack.fast_hash(target) == journal.xxh3
+    else:  # the journal of a version that did not note the bytes
+        content, expected = _examined(target, target), _expected(house, journal)
+        held = unpack.read_back(target)
+        same = expected is None or content.fingerprint(held.sha256, held.size_bytes) == expected
+    if not same:
+        raise RestoreFailedError(f"{target}: not the database that was restored; its content differs")
 
 
 def _examined(database: Path, target: Path) -> check.Content:
@@ -98,14 +110,6 @@ def _examined(database: Path, target: Path) -> check.Content:
 def _expected(house: House, journal: Journal) -> Fingerprint | None:
     manifest = house.store.get(journal.record.artifact).manifest
     return manifest.fingerprint if manifest is not None else None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_READ):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def attributes_from_manifest(new: Path, artifact: Artifact) -> None:

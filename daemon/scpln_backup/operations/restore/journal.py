@@ -63,7 +63,7 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
     `old`, `folded` and `new` are the files that may have the target's name; `old` is None when there was no database.
     `sidecars` are the files beside the old one, by ending; `journalled`: one of them is part of its content.
     `dropped`: they are unlinked, or about to be, while the old file still has its name. `active` are the units that
-    ran before, `restored` the new database's tables.
+    ran before, `restored` the new database's tables, `xxh3` its `stages.unpack.fast_hash` when it was proven.
     """
 
     phase: Phase
@@ -80,6 +80,7 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
     journalled: bool = False
     dropped: bool = False
     restored: dict[str, TableFacts] = {}
+    xxh3: str | None = None
     reason: str | None = None
 
 

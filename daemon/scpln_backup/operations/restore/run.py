@@ -195,15 +195,19 @@ class Restoration:
         with self._step("decompress and check"):
             swap.clear(self._journal, forget_old=False)
             new.parent.mkdir(files.PRIVATE_FOLDER)
-            stored = unpack_checked(house, artifact, new, self._cancel)
+            restored = unpack_checked(house, artifact, new, self._cancel, with_tables=True)
             if target.exists():
                 swap.take_over_attributes(new, target)
             else:
                 attributes_from_manifest(new, artifact)
-            # Now, for nobody writes to it yet, and nobody waits.
-            restored, _ = tables.read(new, new.parent)
-        self._record(artifact_sha256=stored.artifact_sha256)
-        self._save(phase=Phase.PREPARED, new=FileIdentity.of(new), old=FileIdentity.of(target), restored=restored)
+        self._record(artifact_sha256=restored.artifact_sha256)
+        self._save(
+            phase=Phase.PREPARED,
+            new=FileIdentity.of(new),
+            old=FileIdentity.of(target),
+            restored=restored.proven.tables,
+            xxh3=restored.proven.xxh3,
+        )
 
     def _stop(self) -> None:
         self._save(phase=Phase.STOPPING, active=self._journal.active or self._active_units())
