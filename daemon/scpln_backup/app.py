@@ -157,7 +157,7 @@ class App:
             states = self.catalog.channels()
         except CatalogError:  # what is loose is told all the same, now of all times
             states = []
-        due = [state.name for state in states if state.waiting and (state.retry_at is None or state.retry_at <= now)]
+        due = [state.name for state in states if state.waiting and state.may_try(now)]
         loose = self.recorder.loose if self.recorder is not None else lambda _name: []
         return [name for name in self.channel_names if name != AUDIT and (name in due or loose(name))]
 
@@ -176,7 +176,7 @@ class App:
         """Append to the audit log what it lacks. A log that cannot be written is noted as any channel that fails."""
         now = self.house.now()
         state = self.catalog.channel(AUDIT)
-        if state is not None and state.retry_at is not None and state.retry_at > now:
+        if state is not None and not state.may_try(now):
             return
         loose = self.recorder.loose(AUDIT) if self.recorder is not None else []
         if not loose and (state is None or not state.waiting):

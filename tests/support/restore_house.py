@@ -267,6 +267,8 @@ class RestoreProgram(Program):
         for trace in traces.iterdir():
             text = trace.read_text()
             found = self._calls(text, Process.COMMAND)
+            if {call.where for call in found} == {"pipe"}:
+                continue  # the process that checks the new database: it answers, and changes nothing
             assert not found or not calls, "a second thread or process changes something"
             calls += found
         shutil.rmtree(traces)

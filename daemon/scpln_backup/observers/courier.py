@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from scpln_backup.errors import DeliveryError
-from scpln_backup.records.outbox import Cause
+from scpln_backup.records.outbox import LONGEST_WAIT, Cause
 from scpln_backup.support.text import one_line
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def wait_seconds(attempts: int, error: DeliveryError) -> float:
     backoff = min(_FIRST_WAIT_SECONDS * 2.0 ** min(attempts - 1, 16), _LONGEST_WAIT_SECONDS)
     if error.permanent:
         backoff = _PERMANENT_WAIT_SECONDS
-    return max(backoff, error.retry_after_seconds or 0.0)
+    return min(max(backoff, error.retry_after_seconds or 0.0), LONGEST_WAIT.total_seconds())
 
 
 class Courier:
@@ -90,9 +90,7 @@ class Courier:
 
     def _due(self) -> ChannelState | None:
         state = self._catalog.channel(self._channel.name)
-        if state is None or (state.retry_at is not None and state.retry_at > self._now()):
-            return None
-        return state
+        return state if state is not None and state.may_try(self._now()) else None
 
     def _caught_up(self, state: ChannelState) -> bool:
         """Whether nothing waits at all; else what was begun and is settled kept the rest back, and does no more."""

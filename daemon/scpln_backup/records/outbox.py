@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import datetime  # noqa: TC003 - msgspec reads the annotations at run time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -34,6 +34,9 @@ _KINDS = {
 _NAMES = ", ".join(f"'{name}'" for name in _KINDS)
 _SELECT_ENTRIES = f"SELECT id, at, actor, kind, payload FROM events WHERE kind IN ({_NAMES})"  # noqa: S608 - our own classes
 _NO_LIMIT = 1 << 62
+
+# However long a service asks to be left alone.
+LONGEST_WAIT = timedelta(hours=6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,15 @@ class ChannelState(msgspec.Struct, frozen=True, kw_only=True):
     sent_at: datetime | None = None
     waiting: int = 0
     oldest_at: datetime | None = None
+
+    def may_try(self, now: datetime) -> bool:
+        """Whether the next attempt's time has come.
+
+        One further away than the longest wait was set by a clock that has been put back since.
+        """
+        if self.retry_at is None:
+            return True
+        return not timedelta() < self.retry_at.astimezone(UTC) - now.astimezone(UTC) <= LONGEST_WAIT
 
 
 def keep(connection: sqlite3.Connection, event: Event, at: datetime, actor: str) -> bool:

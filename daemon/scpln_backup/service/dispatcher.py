@@ -104,7 +104,7 @@ class Dispatcher:
         waits = [
             (state.retry_at - now).total_seconds()
             for state in app.catalog.channels()
-            if state.retry_at is not None and state.retry_at > now
+            if state.retry_at is not None and not state.may_try(now)
         ]
         return min(waits, default=None)
 
