@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scpln_backup.errors import DeliveryError, LockHeldError
-from scpln_backup.events import ArtifactDeleted, RetentionFrozen
+from scpln_backup.events import ArtifactDeleted, RetentionFrozen, RunFinished, RunStarted
+from scpln_backup.model import Outcome, RunRecord, Trigger
 from scpln_backup.observers.courier import Courier, note_failure, wait_seconds
 from scpln_backup.observers.planning import Channel, Step
 from scpln_backup.observers.recorder import Recorder
@@ -187,15 +188,19 @@ class Locked:
         self._aside.rename(self._path)
 
 
+def tell(desk, recorder):
+    entry, doubtful = recorder.begin("board")
+    causes = desk.courier.deliver_loose([entry], recorder.causes("board"), doubtful=doubtful)
+    recorder.end("board", entry, told=True, unsure=False, causes=causes)
+
+
 def test_what_cannot_be_kept_is_held_told_and_kept_later_without_being_told_twice(desk, caplog):
     woken = []
     recorder = Recorder(desk.catalog, now=lambda: desk.now, kept=lambda: woken.append(1))
     with Locked(desk):
         recorder(ArtifactDeleted(name="a", reason="old"))
-        loose = recorder.loose("board")
-        assert [entry.event.name for entry in loose] == ["a"]
-        causes = desk.courier.deliver_loose(loose, recorder.causes("board"))
-        recorder.note_told("board", loose, causes)
+        assert [entry.event.name for entry in recorder.loose("board")] == ["a"]
+        tell(desk, recorder)
         assert recorder.loose("board") == []
         assert [entry.event.name for entry in recorder.loose("other")] == ["a"]
         recorder(ArtifactDeleted(name="b", reason="old"))
@@ -209,10 +214,54 @@ def test_what_cannot_be_kept_is_held_told_and_kept_later_without_being_told_twic
     assert "held in memory" in caplog.text
 
 
-def test_only_what_lasts_is_kept(desk):
-    from scpln_backup.events import RunStarted  # noqa: PLC0415 - of this test alone
-    from scpln_backup.model import Trigger  # noqa: PLC0415 - as above
+def test_what_is_being_told_is_not_moved_into_the_outbox_to_be_told_again(desk):
+    recorder = Recorder(desk.catalog, now=lambda: desk.now, kept=lambda: None)
+    with Locked(desk):
+        recorder(ArtifactDeleted(name="a", reason="old"))
+    entry, _ = recorder.begin("board")
+    recorder.keep_loose()
+    assert desk.catalog.entries() == []
+    recorder.end("board", entry, told=False, unsure=True, causes={})
+    assert recorder.begin("board") == (entry, True)  # it may have arrived: it is looked for first
+    recorder.end("board", entry, told=True, unsure=False, causes={})
+    recorder.keep_loose()
+    desk.courier.deliver()
+    assert desk.board.written == []
 
+
+def test_a_run_that_could_not_be_recorded_is_recorded_later(desk):
+    """Else the alarm for an overdue backup would go by a catalog that never heard of it."""
+    recorder = Recorder(desk.catalog, now=lambda: desk.now, kept=lambda: None)
+    run = RunRecord(trigger=Trigger.CLI, started_at=NOW, finished_at=NOW, outcome=Outcome.SUCCESS)
+    with Locked(desk):
+        recorder(RunFinished(record=run))
+    recorder.keep_loose()
+    assert desk.catalog.last_good().started_at == NOW
+    assert [entry.event.record.started_at for entry in desk.catalog.entries()] == [NOW]
+
+
+def test_a_reload_hands_over_what_could_not_be_kept(desk):
+    first = Recorder(desk.catalog, now=lambda: desk.now, kept=lambda: None)
+    second = Recorder(desk.catalog, now=lambda: desk.now, kept=lambda: None)
+    with Locked(desk):
+        first(ArtifactDeleted(name="a", reason="old"))
+        second.take_over(first)
+    second.keep_loose()
+    assert [entry.event.name for entry in desk.catalog.entries()] == ["a"]
+    assert first.loose("board") == []
+
+
+def test_what_had_failed_and_is_for_nobody_any_more_is_no_failure(desk):
+    desk.delete("a")
+    desk.board.problems = [DeliveryError("board: away")]
+    desk.courier.deliver()
+    desk.catalog.settle("board", 1)
+    desk.now += timedelta(hours=1)
+    desk.courier.deliver()
+    assert (desk.state.failing_since, desk.state.error, desk.state.waiting) == (None, None, 0)
+
+
+def test_only_what_lasts_is_kept(desk):
     woken = []
     recorder = Recorder(desk.catalog, now=lambda: desk.now, kept=lambda: woken.append(1))
     recorder(RunStarted(trigger=Trigger.CLI, started_at=NOW))

@@ -18,6 +18,7 @@ from scpln_backup.events import (
     DaemonStarted,
     DrillFinished,
     Event,
+    EventUnreadable,
     IncidentOpened,
     RestoreFinished,
     RunFinished,
@@ -169,6 +170,18 @@ def test_a_kind_of_a_newer_version_is_passed_over(catalog, path):
     assert len(catalog.waiting(catalog.channel("slack"))) == 1
 
 
+def test_an_event_that_cannot_be_read_keeps_nothing_back(catalog, path):
+    """Damage, or a value that only a newer version knows, in one row."""
+    catalog.register_channels(["slack"])
+    for payload in ("{}", '{"record": {"outcome": "newer"}}', "nonsense"):
+        with closing(sqlite3.connect(path)) as connection, connection:
+            statement = "INSERT INTO events (at, kind, actor, payload) VALUES (0, 'RunFinished', '', ?)"
+            connection.execute(statement, (payload,))
+    run(catalog)
+    waiting = catalog.waiting(catalog.channel("slack"))
+    assert [type(entry.event) for entry in waiting] == [*[EventUnreadable] * 3, RunFinished]
+
+
 # Channels
 
 
@@ -182,6 +195,15 @@ def test_a_new_channel_hears_of_what_happens_from_now_on(catalog):
     run(catalog, NOW + 2 * HOUR)
     catalog.register_channels(["slack", "jira"])
     assert [(state.name, state.waiting) for state in catalog.channels()] == [("jira", 0), ("slack", 0)]
+
+
+def test_a_channel_that_comes_back_still_has_to_tell_that_a_trouble_is_over(catalog):
+    catalog.register_channels(["pagerduty"])
+    run(catalog, outcome=Outcome.FAILED)
+    catalog.settle("pagerduty", 1, at=NOW, opens=("run",), ref="the alert")
+    catalog.register_channels([])
+    catalog.register_channels(["pagerduty"])
+    assert catalog.causes("pagerduty")["run"].ref == "the alert"
 
 
 def test_how_far_each_channel_is_is_its_own(catalog):
@@ -222,7 +244,13 @@ def test_a_failure_is_noted_and_says_whether_to_look_before_the_next_try(catalog
     assert catalog.begin_delivery("slack", "key", 1) is doubtful
     catalog.settle("slack", 1, at=NOW + 2 * HOUR)
     state = catalog.channel("slack")
-    assert (state.attempts, state.failures, state.failing_since, state.retry_at, state.error) == (0, 2, None, None, None)
+    assert (state.attempts, state.failures, state.failing_since, state.retry_at, state.error) == (
+        0,
+        2,
+        None,
+        None,
+        None,
+    )
 
 
 def test_causes_are_remembered_until_they_are_over(catalog):
@@ -276,4 +304,3 @@ def test_each_catalog_has_a_name_of_its_own(catalog, tmp_path):
     other = Catalog.open(tmp_path / "other" / "catalog.db", TOKYO, NOW)
     assert len({catalog.catalog_id(), other.catalog_id(), ""}) == 3
     assert Catalog.reader(catalog.path, TOKYO).catalog_id() == catalog.catalog_id()
-

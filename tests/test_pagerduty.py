@@ -342,7 +342,10 @@ def history(happenings, topics, level):
     for happening in happenings:
         meaning = notice(happening)
         asked = not meaning.quiet and meaning.topic in topics and ranks.index(meaning.severity) >= ranks.index(level)
-        ended = [*meaning.closes, *([meaning.opens] if meaning.opens is not None and not asked else [])]
+        ended = [
+            *meaning.closes,
+            *([meaning.opens] if meaning.eases and meaning.opens is not None and not asked else []),
+        ]
         effects += [Effect("resolved", KEY + cause) for cause in ended if cause in still_open]
         still_open -= set(ended)
         if meaning.opens is not None and asked:

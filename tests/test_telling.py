@@ -19,7 +19,7 @@ from scpln_backup.records.catalog import Catalog
 from scpln_backup.support import clock
 from support import fake_jira, fake_pagerduty, fake_slack
 from support.daemon_process import WAIT, DaemonProcess
-from support.fakes import Cut, Hang
+from support.fakes import Answer, Cut, Hang
 from support.place import Place
 
 PAST = timedelta(hours=30)
@@ -235,6 +235,51 @@ def sample(text, name, channel):
     return found
 
 
+def test_a_full_disk_and_a_service_that_wants_to_be_left_alone(site):
+    """Nothing can be noted, so what is to be heeded is kept in mind: no flood, and nothing twice."""
+    site.place.state.mkdir()
+    size = ["mount", "-t", "tmpfs", "-o", "size=512k", "none", site.place.state]
+    if subprocess.run(size, check=False, capture_output=True).returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    try:
+        with DaemonProcess(site.place) as daemon:
+            backup(daemon)
+            site.wait_until_told()
+            filler = site.place.state / "filler"
+            with filler.open("wb") as file:
+                file.write(bytes(os.statvfs(site.place.state).f_bavail * os.statvfs(site.place.state).f_frsize))
+            site.slack.script(Answer(429, b"", {"Retry-After": "3600"}))
+            site.break_source()
+            backup(daemon, outcome="failed")
+            site.slack.wait_for(2)
+            backup(daemon, 2, "failed")
+            site.pagerduty.wait_for(2)
+            site.mend_source()
+            backup(daemon, outcome="degraded")  # a good artifact, of which the catalog cannot hear
+            site.pagerduty.wait_for(3)
+            assert len(site.slack.requests) == 2
+            assert [effect.what for effect in site.pagerduty.alerts.effects] == ["opened", "added", "resolved"]
+            daemon.stop()
+    finally:
+        subprocess.run(["umount", "-l", site.place.state], check=True)
+
+
+def test_the_command_line_takes_no_channel_from_the_daemon(site):
+    """Of which the configuration on disk, not yet in force, knows nothing any more."""
+    with DaemonProcess(site.place) as daemon:
+        site.break_source()
+        backup(daemon, outcome="failed")
+        site.wait_until_told()
+        text = site.place.config.read_text()
+        site.place.config.write_text(text.replace("routing_key_file", "#routing_key_file"))
+        site.place.json("overdue")
+        site.mend_source()
+        backup(daemon)
+        site.wait_until_told()
+        daemon.stop()
+    assert site.pagerduty.alerts.open == {}
+
+
 # The alarm of the timer
 
 
@@ -290,6 +335,33 @@ def test_the_alarm_sounds_with_a_broken_configuration(site):
     assert "did you mean [backup]" in done.stderr
     assert len(site.pagerduty.alerts.open) == 1
     assert site.place.run("overdue").returncode == 2  # without systemd there is nothing to go by
+
+
+def test_the_alarm_sounds_on_a_disk_that_has_become_read_only(site):
+    site.place.backup()
+    age_catalog(site)
+    subprocess.run(["mount", "--bind", site.place.state, site.place.state], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", site.place.state], check=True)
+        runtime = site.place.folder / "runtime"
+        runtime.mkdir()
+        for _ in range(2):  # within a day it is told once
+            site.place.run("overdue", env={"RUNTIME_DIRECTORY": str(runtime)})
+        assert [effect.what for effect in site.pagerduty.alerts.effects] == ["opened"]
+        assert len(site.posted()) == 2
+    finally:
+        subprocess.run(["umount", site.place.state], check=True)
+
+
+def test_a_backup_from_a_clock_that_was_ahead_does_not_keep_the_alarm_quiet(site):
+    site.place.backup()
+    age_catalog(site)
+    site.place.backup()
+    statement = "UPDATE runs SET finished_at = finished_at + 31536000000000 WHERE id = 2"
+    subprocess.run(["sqlite3", site.place.state / "catalog.db", statement], check=True)
+    (told,) = site.place.json("overdue")
+    assert told["event"] == "BackupOverdue"
+    assert site.place.json("status", code=2)["overdue"]
 
 
 def test_the_alarm_sounds_with_a_catalog_that_cannot_be_read(site):

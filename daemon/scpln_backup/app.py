@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scpln_backup.errors import AuditError, CatalogError, ConfigError, DeliveryError
+from scpln_backup.errors import AuditError, BackupError, CatalogError, ConfigError, DeliveryError
 from scpln_backup.events import Announcer
 from scpln_backup.observers.audit import AuditTrail
 from scpln_backup.observers.courier import Courier, note_failure
 from scpln_backup.observers.recorder import Recorder
 from scpln_backup.operations import backup, drill, status
-from scpln_backup.operations.house import House
+from scpln_backup.operations.house import DAEMON, House
 from scpln_backup.records.catalog import Catalog
 from scpln_backup.rules.slots import Schedule
 from scpln_backup.stores.local import LocalStore
-from scpln_backup.support.locks import Lock
+from scpln_backup.support.locks import Lock, holder
 from scpln_backup.support.people import current_user
 
 if TYPE_CHECKING:
@@ -66,12 +67,9 @@ class App:
         if not as_root:
             house.require_owner()
         house.catalog = Catalog.open(house.catalog.path, house.zone, house.now(), house.catalog.actor)
-        if house.catalog.is_new:
-            artifacts = house.store.scan()
-            house.catalog.restore_from(a.manifest for a in artifacts if a.manifest is not None)
-            house.catalog.sync_artifacts(artifacts, house.now())
-        if {state.name for state in house.catalog.channels()} != set(app.channel_names):
-            house.catalog.register_channels(app.channel_names)
+        if not house.catalog.is_filled():
+            app.fill()
+        app.register_channels()
         app.record()
         return app
 
@@ -81,15 +79,39 @@ class App:
         path = Path(config.state.directory) / _CATALOG
         return cls(config, Catalog(path, config.timezone, actor), announce or Announcer())
 
+    def fill(self) -> None:
+        """Fill a catalog that replaces a lost one. Without any artifact it is tried again by whoever comes next.
+
+        Their disk may not be mounted yet.
+        """
+        house = self.house
+        artifacts = house.store.scan()
+        if artifacts:
+            house.catalog.sync_artifacts(artifacts, house.now())
+            house.catalog.restore_from(a.manifest for a in artifacts if a.manifest is not None)
+
+    def register_channels(self) -> None:
+        """Make the configured channels known; only the daemon, or nobody while there is one, lets go of others."""
+        known = {state.name for state in self.catalog.channels()}
+        wanted = set(self.channel_names)
+        if self.catalog.actor != DAEMON and holder(self.house.daemon_lock_path) is not None:
+            wanted |= known
+        if known != wanted:
+            self.catalog.register_channels(wanted)
+            for name in wanted:  # now, while there is room: on a full disk none could be made
+                with suppress(BackupError), self._delivery_lock(name):
+                    pass
+
     def record(self) -> None:
         """From now on keep what is announced, for those who must know."""
         self.recorder = Recorder(self.catalog, now=self.house.now, kept=lambda: self.kept())  # noqa: PLW0108 - `kept` is set later
         self.house.announce.subscribe(self.recorder)
 
-    def retire(self) -> None:
-        """Another app takes over: from now on that one keeps the events."""
-        if self.recorder is not None:
-            self.house.announce.unsubscribe(self.recorder)
+    def succeed(self, other: App) -> None:
+        """Take over from another app: from now on this one keeps the events, those that are held in memory too."""
+        if other.recorder is not None and self.recorder is not None:
+            other.house.announce.unsubscribe(other.recorder)
+            self.recorder.take_over(other.recorder)
 
     @classmethod
     def reader(cls, config: Config, announce: Announcer | None = None) -> App:
@@ -167,10 +189,12 @@ class App:
 
         house = self.house
         next_run_at = self.schedule.next_after(house.now())
-        builder = Builder(self.config, self.catalog, house.store, next_run_at, everything=everything)
+        builder = Builder(self.config, self.catalog, next_run_at, everything=everything)
         channel = builder.channel(name)
-        lock = Lock(self.state_folder / f"deliver-{name}.lock", f"a delivery to {name}", zone=self.zone)
-        return Courier(self.catalog, channel, lock, house.now)
+        return Courier(self.catalog, channel, self._delivery_lock(name), house.now)
+
+    def _delivery_lock(self, name: str) -> Lock:
+        return Lock(self.state_folder / f"deliver-{name}.lock", f"a delivery to {name}", zone=self.zone)
 
     def write_audit_log(self) -> None:
         """Append to the audit log what it lacks. A log that cannot be written is noted as any channel that fails."""

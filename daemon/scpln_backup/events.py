@@ -277,6 +277,13 @@ class ConfigReloaded(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EventUnreadable(Event):
+    """What the outbox gives for an event that it cannot read: a newer version has written it, or it is damaged."""
+
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TestMessage(Event):
     """Somebody asked for a test message. Never stored: it is sent at once or not at all.
 

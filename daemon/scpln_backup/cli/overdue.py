@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -36,16 +37,18 @@ def overdue(session: Session, service_failed: bool) -> int:
     from scpln_backup.service.delivery import deliver_now  # noqa: PLC0415 - brings the daemon's parts along
 
     app, problem = _app(session)
+    runtime = os.environ.get("RUNTIME_DIRECTORY")
+    watch = operation.Watch(Path(runtime) / "told.json" if runtime else None)
     found: list[Event] = [_failure()] if service_failed else []
     for event in found:
         app.announce(event)
     try:
         running = holder(app.house.run_lock("").path)
         since = running.since if running is not None and running.what.startswith("a backup") else None
-        found += operation.Watch().look(app.house, app.now(), since)
-    except CatalogError as error:
+        found += watch.look(app.house, app.now(), since)
+    except BackupError as error:
         problem = problem or error
-        found += _by_the_disk(app)
+        found += _by_the_disk(app, watch)
     try:
         app.write_audit_log()
     except CatalogError as error:
@@ -54,9 +57,10 @@ def overdue(session: Session, service_failed: bool) -> int:
     if session.json:
         session.emit([{"event": type(event).__name__, **msgspec.to_builtins(event)} for event in found])
     for event in found:
-        note(f"told: {_said(event)}")
-    if late:
-        note(f"still to be told: {', '.join(late)}")
+        note(_said(event))
+    untold = sorted({*late, *app.due_channels(app.now())})
+    if untold:
+        note(f"not told yet: {', '.join(untold)}")
     if problem is not None:
         raise problem
     return 0
@@ -82,8 +86,9 @@ def _without_catalog(config: Config) -> App:
     return app
 
 
-def _by_the_disk(app: App) -> list[Event]:
-    found = operation.passed_by_the_disk(app.house, app.now())
+def _by_the_disk(app: App, watch: operation.Watch) -> list[Event]:
+    now = app.now()
+    found = [event for event in operation.passed_by_the_disk(app.house, now) if watch.stamp(event, now)]
     for event in found:
         app.announce(event)
     return found

@@ -22,6 +22,7 @@ from scpln_backup.events import (
     DaemonStopped,
     DrillFinished,
     Event,
+    EventUnreadable,
     IncidentClosed,
     IncidentOpened,
     IncidentOverdue,
@@ -182,6 +183,11 @@ def _(event: ArtifactVerified) -> Told:
 @tell.register
 def _(event: ArtifactPinned) -> Told:
     return Told(Kind.ARTIFACT_PINNED if event.pinned else Kind.ARTIFACT_UNPINNED, {"artifact": event.name})
+
+
+@tell.register
+def _(event: EventUnreadable) -> Told:
+    return Told(Kind.EVENT_UNREADABLE, {"kind": event.kind})
 
 
 @tell.register

@@ -69,10 +69,12 @@ class Courier:
                 elif not self._send(step, waiting[-1].id, state):
                     return
 
-    def deliver_loose(self, entries: Sequence[Entry], causes: Mapping[str, Cause]) -> dict[str, Cause]:
+    def deliver_loose(
+        self, entries: Sequence[Entry], causes: Mapping[str, Cause], *, doubtful: bool = False
+    ) -> dict[str, Cause]:
         """Deliver entries that could not be kept; returns the causes that the channel has told of by then.
 
-        Nothing can be noted, so nothing protects from sending one twice if this process is killed in between.
+        Nothing can be noted here: the caller remembers. `doubtful`: it was tried before, and may have arrived.
         DeliveryError: one did not get through, nor did those after it.
         """
         known = dict(causes)
@@ -84,7 +86,7 @@ class Courier:
                     settled = step.settles
                     if step.letter is not None:
                         with _limit():
-                            ref = self._channel.send(step.letter, step.key, doubtful=False)
+                            ref = self._channel.send(step.letter, step.key, doubtful=doubtful)
                         _note(known, step, entry, ref)
         return known
 
@@ -100,6 +102,8 @@ class Courier:
         newest = self._catalog.last_entry_id()
         if newest > state.settled:  # nothing but kinds of a newer version, or told already
             self._catalog.settle(state.name, newest)
+        if state.failing_since is not None:  # what failed is for nobody any more
+            self._catalog.clear_failure(state.name)
         return True
 
     def _send(self, step: Step[Any], upto: int, state: ChannelState) -> bool:

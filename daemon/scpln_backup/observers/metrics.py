@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -15,7 +16,6 @@ from scpln_backup.model import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from datetime import datetime
 
     from prometheus_client import Metric
 
@@ -133,7 +133,7 @@ def _from_runs(family: _Families, live: Live) -> Iterator[Metric]:
     # The run under way stands in the catalog as if it had been killed: it must not be counted as that.
     under_way = catalog.unfinished() if live.running else None
     running_id = under_way.id if under_way is not None else None
-    last, good = catalog.last_finished(running_id), catalog.last_good()
+    last, good = catalog.last_finished(running_id), catalog.last_good(datetime.now(UTC))
     counts = [
         ({"trigger": trigger.value, "outcome": outcome.value}, count)
         for (trigger, outcome), count in sorted(catalog.run_counts(running_id).items())

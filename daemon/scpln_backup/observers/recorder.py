@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from scpln_backup.errors import CatalogError
+from scpln_backup.events import DrillFinished, RunFinished
 from scpln_backup.records.outbox import Cause, Entry
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class _Loose:
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.told: set[str] = set()
+        self.doubtful: set[str] = set()
 
 
 class Recorder:
@@ -40,6 +42,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._loose: list[_Loose] = []
         self._causes: dict[str, dict[str, Cause]] = {}
+        self._under_way: set[str] = set()
 
     def __call__(self, event: Event) -> None:
         if not event.durable:
@@ -47,7 +50,7 @@ class Recorder:
         at = self._now()
         self.keep_loose()
         try:
-            self._catalog.keep_event(event, at)
+            self._keep(event, at)
         except CatalogError as error:
             # The failure itself is the run's to report; here it is only that fewer will hear of it after a crash.
             log.warning("%s is held in memory until it can be kept: %s", type(event).__name__, error)
@@ -55,6 +58,46 @@ class Recorder:
                 self._loose.append(_Loose(Entry(id=0, at=at, actor=self._catalog.actor, event=event)))
                 del self._loose[:-_MOST_LOOSE]
         self._kept()
+
+    def _keep(self, event: Event, at: datetime) -> None:
+        """With the fact itself, where its own transaction may have failed."""
+        match event:
+            case RunFinished(record=run) if run.finished_at is not None:
+                self._catalog.finish_run(run)
+            case DrillFinished(record=drill) if drill.finished_at is not None:
+                self._catalog.finish_drill(drill)
+            case _:
+                self._catalog.keep_event(event, at)
+
+    def take_over(self, other: Recorder) -> None:
+        """Go on with what another recorder, of the same catalog, could not keep."""
+        with other._lock, self._lock:
+            self._loose = [*other._loose, *self._loose]
+            self._causes = other._causes | self._causes
+            other._loose = []
+
+    def begin(self, channel: str) -> tuple[Entry, bool] | None:
+        """The oldest loose entry for a channel, and whether it may have been told already; None: there is none.
+
+        Until `end` nothing is moved into the outbox, where it would be told again.
+        """
+        with self._lock:
+            for loose in self._loose:
+                if channel not in loose.told:
+                    self._under_way.add(channel)
+                    return loose.entry, channel in loose.doubtful
+        return None
+
+    def end(self, channel: str, entry: Entry, *, told: bool, unsure: bool, causes: dict[str, Cause]) -> None:
+        """The delivery of `entry` is over; `causes` are those that the channel has told of by now."""
+        with self._lock:
+            self._under_way.discard(channel)
+            for loose in self._loose:
+                if loose.entry is entry and told:
+                    loose.told.add(channel)
+                    self._causes[channel] = causes
+                elif loose.entry is entry and unsure:
+                    loose.doubtful.add(channel)
 
     def loose(self, channel: str) -> list[Entry]:
         """What could not be kept and the channel has not been told of, oldest first."""
@@ -71,11 +114,9 @@ class Recorder:
         except CatalogError:
             return {}
 
-    def note_told(self, channel: str, entries: list[Entry], causes: dict[str, Cause] | None = None) -> None:
-        """The channel has been told of `entries`; `causes` are those that it has told of since."""
+    def note_told(self, channel: str, entries: list[Entry]) -> None:
+        """The channel, which tells of no causes, has been told of `entries`."""
         with self._lock:
-            if causes is not None:
-                self._causes[channel] = causes
             for loose in self._loose:
                 if any(loose.entry is entry for entry in entries):
                     loose.told.add(channel)
@@ -83,10 +124,13 @@ class Recorder:
     def keep_loose(self) -> None:
         """Try again to keep what could not be kept."""
         with self._lock:
+            if self._under_way:
+                return
             try:
                 while self._loose:
                     first = self._loose[0]
-                    self._catalog.keep_event(first.entry.event, first.entry.at, first.told)
+                    self._keep(first.entry.event, first.entry.at)
+                    self._catalog.note_told(first.entry.event, first.told)
                     del self._loose[0]
                 for channel, causes in self._causes.items():
                     self._catalog.set_causes(channel, causes)

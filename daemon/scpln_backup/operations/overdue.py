@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from datetime import UTC
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from scpln_backup.errors import CatalogError
 from scpln_backup.events import BackupOverdue, Event, IncidentOverdue
@@ -13,17 +16,24 @@ from scpln_backup.rules.health import overdue_at, run_may_make_it
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from pathlib import Path
 
     from scpln_backup.operations.house import House
 
 log = logging.getLogger(__name__)
 
+_TOLD_AGAIN_SECONDS = 86_400.0
+
 
 class Watch:
-    """Announces each deadline that passed, once; also while the catalog can be read and not written."""
+    """Announces each deadline that passed, once; also while the catalog can be read and not written.
 
-    def __init__(self) -> None:
+    `stamps`: a file to remember it in meanwhile, for a process that ends; then it is told once a day.
+    """
+
+    def __init__(self, stamps: Path | None = None) -> None:
         self._told: set[tuple[type[Event], str | None]] = set()
+        self._stamps = stamps
 
     def look(self, house: House, now: datetime, running_since: datetime | None) -> list[Event]:
         """What passed and was not told of before. `running_since`: the start of a run under way. CatalogError."""
@@ -41,7 +51,22 @@ class Watch:
             return house.catalog.keep_event(event, now)
         except CatalogError as error:
             log.warning("a passed deadline cannot be kept: %s", error)
+            return self.stamp(event, now)
+
+    def stamp(self, event: Event, now: datetime) -> bool:
+        """Whether an event that cannot be kept was not told within the last day; from now on it was."""
+        if self._stamps is None:
             return True
+        name = f"{type(event).__name__} {event.key}"
+        try:
+            told = msgspec.json.decode(self._stamps.read_bytes(), type=dict[str, float])
+        except (OSError, msgspec.MsgspecError):
+            told = {}
+        if 0 <= now.timestamp() - told.get(name, 0.0) < _TOLD_AGAIN_SECONDS:
+            return False
+        with suppress(OSError):  # without the stamp it is told again: rather twice than never
+            self._stamps.write_bytes(msgspec.json.encode(told | {name: now.timestamp()}))
+        return True
 
 
 def passed(house: House, now: datetime, running_since: datetime | None) -> list[Event]:
@@ -49,7 +74,7 @@ def passed(house: House, now: datetime, running_since: datetime | None) -> list[
     found: list[Event] = []
     catalog = house.catalog
     installed_at = catalog.installed_at()
-    last_good = catalog.last_good()
+    last_good = catalog.last_good(now)
     since = last_good.finished_at if last_good is not None else installed_at
     if since is not None:
         found += _backup_overdue(house, since, now, running_since, never=last_good is None)

@@ -56,7 +56,7 @@ def status(
     channels = tuple(catalog.channels())
     under_way = catalog.unfinished() if running_since is not None else None
     last_run = catalog.last_finished(under_way.id if under_way is not None else None)
-    last_good = catalog.last_good()
+    last_good = catalog.last_good(now)
     installed_at = catalog.installed_at() or now
     summary = catalog.artifact_summary()
     frozen = sweep.frozen_because(house, last_run) if last_run is not None else None

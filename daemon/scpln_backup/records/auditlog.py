@@ -63,6 +63,7 @@ class Kind(StrEnum):
     ARTIFACT_PINNED = "artifact_pinned"
     ARTIFACT_UNPINNED = "artifact_unpinned"
     BACKUP_REQUESTED = "backup_requested"
+    EVENT_UNREADABLE = "event_unreadable"
     SHRINK_ACCEPTED = "shrink_accepted"
     RETENTION_FROZEN = "retention_frozen"
     RESTORE_STARTED = "restore_started"

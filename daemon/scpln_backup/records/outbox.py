@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from scpln_backup import events
-from scpln_backup.events import Event
+from scpln_backup.events import Event, EventUnreadable
 from scpln_backup.records.access import Access, meta
 from scpln_backup.records.times import from_micros, optional_datetime, optional_micros, to_micros
 from scpln_backup.records.values import encodable, in_zone
@@ -23,6 +23,7 @@ from scpln_backup.records.values import encodable, in_zone
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import tzinfo
 
 _KINDS = {
     name: kind
@@ -102,17 +103,20 @@ def keep(connection: sqlite3.Connection, event: Event, at: datetime, actor: str)
 class Outbox(Access):
     """The catalog's part about events and their delivery."""
 
-    def keep_event(self, event: Event, at: datetime, told: Iterable[str] = ()) -> bool:
-        """Keep an event that no other table tells of, or make sure that one was kept. False: it was kept before.
-
-        The channels in `told` have heard of it already.
-        """
+    def keep_event(self, event: Event, at: datetime) -> bool:
+        """Keep an event that no other table tells of, or make sure that one was kept. False: it was kept before."""
         with self._writing() as connection:
-            kept = keep(connection, event, at, self.actor)
-            if kept:
-                newest = _newest(connection)
-                connection.executemany("INSERT INTO told VALUES (?, ?)", [(name, newest) for name in told])
-            return kept
+            return keep(connection, event, at, self.actor)
+
+    def note_told(self, event: Event, channels: Iterable[str]) -> None:
+        """`channels` have heard of an event before it could be kept, just now."""
+        wanted = list(channels)
+        if not wanted:
+            return
+        with self._writing() as connection:
+            statement = "SELECT max(id) FROM events WHERE kind = ? AND key IS ?"
+            (number,) = connection.execute(statement, (type(event).__name__, event.key)).fetchone()
+            connection.executemany("INSERT OR IGNORE INTO told VALUES (?, ?)", [(name, number) for name in wanted])
 
     def entries(self, *, after: int = 0, upto: int | None = None, limit: int = 500) -> list[Entry]:
         """The oldest `limit` entries after id `after` (and not after `upto`), oldest first.
@@ -134,12 +138,7 @@ class Outbox(Access):
     def _entries(self, statement: str, values: tuple[object, ...]) -> list[Entry]:
         def question(connection: sqlite3.Connection) -> list[Entry]:
             return [
-                Entry(
-                    id=number,
-                    at=from_micros(at, self.zone),
-                    actor=actor,
-                    event=in_zone(msgspec.json.decode(payload, type=_KINDS[kind]), self.zone),
-                )
+                Entry(id=number, at=from_micros(at, self.zone), actor=actor, event=_event(kind, payload, self.zone))
                 for number, at, actor, kind, payload in connection.execute(statement, values)
             ]
 
@@ -166,7 +165,10 @@ class Outbox(Access):
     # Channels
 
     def register_channels(self, names: Iterable[str]) -> None:
-        """Make `names` the channels there are. A new one hears of what happens from now on."""
+        """Make `names` the channels there are. A new one hears of what happens from now on.
+
+        What one that goes has told of is remembered: if it comes back it still has to tell that it is over.
+        """
         wanted = set(names)
         with self._writing() as connection:
             known = {name for (name,) in connection.execute("SELECT name FROM channels")}
@@ -175,7 +177,6 @@ class Outbox(Access):
                 connection.execute("INSERT INTO channels (name, settled) VALUES (?, ?)", (name, newest))
             for name in known - wanted:
                 connection.execute("DELETE FROM channels WHERE name = ?", (name,))
-                connection.execute("DELETE FROM causes WHERE channel = ?", (name,))
 
     def channel(self, name: str) -> ChannelState | None:
         """None: it is not registered."""
@@ -317,6 +318,14 @@ class Outbox(Access):
         with self._writing() as connection:
             connection.execute(_NOTHING_BEGUN, (channel,))
 
+    def clear_failure(self, channel: str) -> None:
+        """Nothing waits any more that had failed."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE channels SET attempts = 0, failing_since = NULL, retry_at = NULL, error = NULL WHERE name = ?",
+                (channel,),
+            )
+
     def retry_now(self, channel: str) -> None:
         """Do not wait any longer before the next attempt."""
         with self._writing() as connection:
@@ -332,3 +341,11 @@ ON CONFLICT (channel, name) DO UPDATE SET count = count + 1, ref = coalesce(excl
 
 def _newest(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0])
+
+
+def _event(kind: str, payload: str, zone: tzinfo) -> Event:
+    """The event of a row. One that cannot be read must not keep all that came after it back."""
+    try:
+        return in_zone(msgspec.json.decode(payload, type=_KINDS[kind]), zone)
+    except (msgspec.MsgspecError, ValueError):
+        return EventUnreadable(kind=kind)

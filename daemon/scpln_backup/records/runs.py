@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from scpln_backup.events import RunFinished
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from scpln_backup.model import Manifest
 
 
+_FILLED = "filled"
+_FOR_EVER = 1 << 62
+_TOLERANCE = timedelta(minutes=5)  # a clock that is set right by a little every now and then
 _TOLD = "told_runs"  # up to this id it is settled which runs were broken off
 
 
@@ -68,10 +72,16 @@ class Runs(Access):
         found = self._runs("WHERE id IS NOT ? ORDER BY id DESC LIMIT 1", (running_id,))
         return found[0] if found else None
 
-    def last_good(self) -> RunRecord | None:
-        """The newest run that published a proven artifact."""
+    def last_good(self, not_after: datetime | None = None) -> RunRecord | None:
+        """The newest run that published a proven artifact.
+
+        `not_after`: now. A run that ended later than that was made by a clock that was ahead, and says nothing about
+        how old the newest backup is.
+        """
         good = (Outcome.SUCCESS, Outcome.DEGRADED)
-        found = self._runs("WHERE outcome IN (?, ?) ORDER BY id DESC LIMIT 1", good)
+        latest = _FOR_EVER if not_after is None else to_micros(not_after + _TOLERANCE)
+        condition = "WHERE outcome IN (?, ?) AND coalesce(finished_at, started_at) <= ? ORDER BY id DESC LIMIT 1"
+        found = self._runs(condition, (*good, latest))
         return found[0] if found else None
 
     def unfinished(self) -> RunRecord | None:
@@ -106,6 +116,11 @@ class Runs(Access):
             if told:
                 earliest = min(to_micros(told[0].started_at), int(meta(connection, "installed_at") or 0))
                 set_meta(connection, "installed_at", str(earliest))
+            set_meta(connection, _FILLED, "1")
+
+    def is_filled(self) -> bool:
+        """Whether `restore_from` has come to its end since this catalog was made."""
+        return self._read(lambda connection: meta(connection, _FILLED) is not None, False)
 
     def _runs(self, condition: str, values: tuple[object, ...]) -> list[RunRecord]:
         statement = f"{rows.SELECT_RUN} {condition}"

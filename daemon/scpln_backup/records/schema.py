@@ -143,6 +143,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "INSERT INTO meta (key, value) SELECT 'told_runs', coalesce(max(id), 0) FROM runs",
         "INSERT INTO meta (key, value) SELECT 'told_drills', coalesce(max(id), 0) FROM drills",
         "INSERT INTO meta (key, value) VALUES ('catalog_id', lower(hex(randomblob(8))))",
+        # Of a new catalog nothing stands here yet: it has to be filled from the manifests first.
+        "INSERT INTO meta (key, value) SELECT 'filled', '1' FROM meta WHERE key = 'installed_at'",
     ),
 )
 VERSION = len(MIGRATIONS)

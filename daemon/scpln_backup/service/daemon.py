@@ -207,11 +207,15 @@ class Daemon:
 
     def _take_over(self, app: App) -> None:
         """Work with the new app from now on; the run under way keeps the one it began with."""
-        self._app.retire()
+        app.succeed(self._app)
         self._app = app
         app.kept = self.dispatcher.wake
-        for name in app.channel_names:
-            app.catalog.retry_now(name)  # what kept it from getting through may be mended
+        try:
+            for name in app.channel_names:
+                app.catalog.retry_now(name)  # what kept it from getting through may be mended
+        except BackupError as error:
+            log.warning("%s", error)
+        self.dispatcher.forgive()
         lastgood.remember(app.config)
         app.announce(ConfigReloaded())
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_AFTER_DEATH_SECONDS = 10.0
+
 
 def deliver_now(app: App, limit_seconds: float) -> list[str]:
     """Deliver to every channel that something is due for, side by side; return those that were not done in time.
@@ -59,15 +61,35 @@ class Delivery:
         self._stopped = False
         self._lock = threading.Lock()
 
-    def run(self) -> None:
-        """Deliver what is loose and what waits in the outbox. What does not get through is noted, or kept."""
+    def run(self) -> float:
+        """Deliver what is loose and what waits in the outbox. What does not get through is noted, or kept.
+
+        Returns for how many seconds the channel is to be left alone: 0 when all is told.
+        """
+        wait = self._deliver_loose()
+        if wait:
+            return wait
+        result = self._ask()
+        if result is None:
+            return _AFTER_DEATH_SECONDS
+        return result.wait_seconds
+
+    def _deliver_loose(self) -> float:
+        """One entry a process, so that each that got through is known to have."""
         recorder = self._app.recorder
-        loose = recorder.loose(self.channel) if recorder is not None else []
-        if loose and recorder is not None:
-            result = self._ask(loose, recorder.causes(self.channel))
-            if result is not None and result.error is None:
-                recorder.note_told(self.channel, loose, result.causes)
-        self._ask([], {})
+        while recorder is not None and (taken := recorder.begin(self.channel)) is not None:
+            entry, doubtful = taken
+            result = None
+            try:
+                result = self._ask(entry, recorder.causes(self.channel), doubtful=doubtful)
+            finally:
+                told = result is not None and result.error is None
+                unsure = result is None or result.unsure
+                causes = result.causes if result is not None else {}
+                recorder.end(self.channel, entry, told=told, unsure=unsure, causes=causes)
+            if result is None or result.error is not None:
+                return result.wait_seconds or _AFTER_DEATH_SECONDS if result is not None else _AFTER_DEATH_SECONDS
+        return 0.0
 
     def stop(self) -> None:
         """End it now; a letter that was on its way is looked up before it is sent again."""
@@ -81,9 +103,12 @@ class Delivery:
         code, result = self._start(test_by=user)
         return _cause_of_death(code) if result is None else result.error
 
-    def _ask(self, loose: Sequence[Entry], causes: Mapping[str, Cause]) -> deliver.Result | None:
+    def _ask(
+        self, loose: Entry | None = None, causes: Mapping[str, Cause] | None = None, *, doubtful: bool = False
+    ) -> deliver.Result | None:
         """None: its process was killed."""
-        code, result = self._start(loose=[deliver.LooseEntry.of(entry) for entry in loose], causes=causes)
+        entries = [deliver.LooseEntry.of(loose)] if loose is not None else []
+        code, result = self._start(loose=entries, causes=causes, doubtful=doubtful)
         if result is None and not self._stopped:
             self._note_death(code)
         return result
@@ -93,6 +118,7 @@ class Delivery:
         *,
         loose: Sequence[deliver.LooseEntry] = (),
         causes: Mapping[str, Cause] | None = None,
+        doubtful: bool = False,
         test_by: str | None = None,
     ) -> tuple[int, deliver.Result | None]:
         """Have a process do it: its exit code, and what it said, unless it was killed."""
@@ -102,6 +128,7 @@ class Delivery:
             actor=self._app.catalog.actor,
             loose=list(loose),
             causes=dict(causes or {}),
+            doubtful=doubtful,
             test_by=test_by,
         )
         with self._lock:

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 # What is on its way may arrive; what waits is in the outbox, for the next daemon or the timer.
 _LAST_WORDS_SECONDS = 5.0
+_FIRST_WAIT_SECONDS = 5.0
+_LONGEST_WAIT_SECONDS = 600.0
 
 
 class Dispatcher:
@@ -40,6 +42,9 @@ class Dispatcher:
         self._woken = False
         self._stopping = False
         self._active: dict[str, tuple[Delivery, threading.Thread]] = {}
+        # Beside the times in the catalog, which cannot be written just when it matters most.
+        self._left_alone_until: dict[str, float] = {}
+        self._failures: dict[str, int] = {}
         self._overdue = overdue.Watch()
         self._thread = threading.Thread(target=self._work, name="dispatcher", daemon=True)
 
@@ -101,7 +106,8 @@ class Dispatcher:
         app, now = self._app(), self._now()
         for name in app.due_channels(now):
             self._deliver(app, name)
-        waits = [
+        waits = [until - time.monotonic() for until in self._left_alone_until.values() if until > time.monotonic()]
+        waits += [
             (state.retry_at - now).total_seconds()
             for state in app.catalog.channels()
             if state.retry_at is not None and not state.may_try(now)
@@ -112,6 +118,8 @@ class Dispatcher:
         active = self._active.get(name)
         if active is not None and active[1].is_alive():
             return  # it goes on until nothing is left
+        if self._left_alone_until.get(name, 0.0) > time.monotonic():
+            return
         delivery = Delivery(app, name)
         thread = threading.Thread(target=self._run, args=(delivery,), name=f"to-{name}", daemon=True)
         self._active[name] = (delivery, thread)
@@ -119,9 +127,21 @@ class Dispatcher:
 
     def _run(self, delivery: Delivery) -> None:
         try:
-            delivery.run()
+            wait = delivery.run()
         except (BackupError, OSError) as error:
             log.warning("%s: no delivery could be made: %s", delivery.channel, error)
+            wait = _FIRST_WAIT_SECONDS
+        failures = self._failures.get(delivery.channel, 0) + 1 if wait else 0
+        self._failures[delivery.channel] = failures
+        if wait:
+            wait = max(wait, min(_FIRST_WAIT_SECONDS * 2.0 ** min(failures - 1, 16), _LONGEST_WAIT_SECONDS))
+        self._left_alone_until[delivery.channel] = time.monotonic() + wait
+        self.wake()
+
+    def forgive(self) -> None:
+        """Leave nobody alone any longer: the configuration was mended."""
+        self._left_alone_until.clear()
+        self._failures.clear()
         self.wake()
 
     def _heartbeat(self) -> float:

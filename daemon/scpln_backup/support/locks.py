@@ -10,6 +10,7 @@ a name, and the next one would make a new file and lock that: two holders.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -93,12 +94,30 @@ class Lock:
         if not self.path.exists():
             with suppress(FileExistsError):  # somebody else was quicker
                 files.create_empty(self.path)
-        fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            return self._locked_read_only()
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # A second lock on the same open file, for holder() to look at: see there.
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
             self._write_holder(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _locked_read_only(self) -> int:
+        """On a disk that has become read-only, where there is still somebody to be told: flock needs no writing.
+
+        Others are kept out; who holds it, `holder` cannot see.
+        """
+        fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BaseException:
             os.close(fd)
             raise

@@ -13,6 +13,7 @@ from scpln_backup.events import RunFinished
 from scpln_backup.model import Outcome, RunRecord, Severity, Topic, Trigger
 from scpln_backup.observers.message import Surroundings
 from scpln_backup.observers.metrics import BackupCollector, Live
+from scpln_backup.records.artifacts import ArtifactIndex
 from scpln_backup.support import clock
 from scpln_backup.support.locks import holder
 from scpln_backup.support.secrets import read_secret
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from scpln_backup.observers.planning import Channel
     from scpln_backup.records.catalog import Catalog
     from scpln_backup.records.outbox import Cause, Entry
-    from scpln_backup.stores.local import LocalStore
 
 _ARTIFACTS = 10
 _RUNS = 30
@@ -42,14 +42,12 @@ class Builder:
         self,
         config: Config,
         catalog: Catalog,
-        store: LocalStore,
         next_run_at: datetime | None,
         *,
         everything: bool = False,
     ) -> None:
         self._config = config
         self._catalog = catalog
-        self._store = store
         self._next_run_at = next_run_at
         self._everything = everything
 
@@ -148,8 +146,10 @@ class Builder:
         """How things stand. What cannot be read is left out: a message must not wait for that."""
         config = self._config
         try:
-            artifacts = tuple(self._store.scan()[:_ARTIFACTS])
-        except (BackupError, OSError):
+            # Not the folder itself: a disk that hangs would silence the alarm about it.
+            index = ArtifactIndex(self._catalog.path, self._catalog.zone)
+            artifacts = tuple(index.newest(_ARTIFACTS))
+        except BackupError:
             artifacts = ()
         try:
             runs = tuple(run for run in self._catalog.runs(limit=_RUNS) if run.finished_at is not None)

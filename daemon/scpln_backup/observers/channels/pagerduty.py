@@ -71,7 +71,7 @@ class PagerDutyChannel(Channel[Trigger | Resolve]):
             if opened is None:
                 continue
             opening.setdefault(opened, []).append(entry)
-            if not any(_concerns(later, opened) for later in waiting[place + 1 :]):
+            if not any(_concerns(later, opened, interest) for later in waiting[place + 1 :]):
                 return self._trigger(opened, opening[opened], causes.get(opened))
         return Step(settles=waiting[-1].id)
 
@@ -132,10 +132,10 @@ class PagerDutyChannel(Channel[Trigger | Resolve]):
         return f"{key[: DEDUP_KEY_LIMIT - len(digest) - 1]}#{digest}"
 
 
-def _concerns(entry: Entry, cause: str) -> bool:
+def _concerns(entry: Entry, cause: str, interest: Interest) -> bool:
     """Whether it has something to say about the cause: that it goes on, is over, or is no longer worth a call."""
     meaning = notice(entry.event)
-    return cause == meaning.opens or cause in meaning.closes
+    return cause == interest.opens(meaning) or cause in meaning.closes or (meaning.eases and cause == meaning.opens)
 
 
 def _before_last(entries: Sequence[Entry], told: Cause | None) -> Cause | None:
