@@ -42,6 +42,7 @@ smoke-test: $(VENV)/.dev ## the life of a backup end to end, one line a step
 	@$(BIN)/python tests/smoke_test.py $(ARGS)
 
 bench: $(VENV)/.dev ## measure speed and memory (ARGS= for options)
+	@packaging/apt-install.sh packaging/apt-bench.txt
 	@$(BIN)/python tests/bench/bench.py $(ARGS)
 
 soak: $(VENV)/.dev ## the tests with databases of a GiB and more

@@ -188,7 +188,7 @@ def test_the_recording_names_every_kind_of_point(tmp_path: Path) -> None:
     points = Scene(tmp_path, Case("with_wal")).points
     assert {(call.name, call.where) for call in points} >= {
         ("mkdir", _STAGING),
-        ("write", f"{_STAGING}/new.db"),
+        ("pwrite64", f"{_STAGING}/new.db"),
         ("fsync", f"{_STAGING}/new.db"),
         ("chmod", f"{_STAGING}/new.db"),
         ("setxattr", f"{_STAGING}/new.db"),

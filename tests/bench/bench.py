@@ -1,16 +1,14 @@
-"""Measure scpln-backup beside the procedure it replaces, and write docs/benchmarks.md.
+"""Measure scpln-backup beside the procedure it replaces and the tools people use instead.
 
-    make bench                                  256 MiB, three repetitions
-    make bench ARGS="--mib 256 1024"            several sizes, one page
-    make bench ARGS="--mib 16 --out -"          a quick look, printed
-
-Needs twice the size on disk for the databases, and as much again for the copies.
+make bench                                        a small one, some ten minutes, printed
+make bench ARGS="--mib 256 1024 4096 --limit 60 --write"
+                                                      docs/benchmarks.md, about two hours
+make bench ARGS="--mib 16 --repeat 1"             a quick look
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -19,98 +17,93 @@ TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS))
 
 import report  # noqa: E402 - the tests' own helpers are found through the path
-from contenders import BALANCED, OURS, PEERS, SEED, Contender  # noqa: E402 - as above
-from measure import Sample, measure, measure_beside_a_writer, middle, writer_alone  # noqa: E402 - as above
+import rounds  # noqa: E402 - as above
+import tools  # noqa: E402 - as above
+from contenders import EVERYBODY, LITESTREAM, SEED, Contender  # noqa: E402 - as above
+from floors import floors  # noqa: E402 - as above
+from goals import GIB  # noqa: E402 - as above
+from idle import idle  # noqa: E402 - as above
+from rounds import Size, tell  # noqa: E402 - as above
 
 from support.databases import grow  # noqa: E402 - as above
-from support.writer import Report, prepare  # noqa: E402 - as above
+from support.writer import prepare  # noqa: E402 - as above
 
 PAGE = TESTS.parent / "docs" / "benchmarks.md"
 
 
-class Bench:
-    """Measures in a scratch folder, and tells on stderr what it is at."""
-
-    def __init__(self, folder: Path, repeat: int, limit: float, skip: list[str]) -> None:
-        self._folder, self._repeat, self._limit = folder, repeat, limit
-        self._contenders = [
-            contender
-            for contender in (SEED, *PEERS, *OURS)
-            if not contender.missing and not any(word in contender.name for word in skip)
-        ]
-        self._beside = [contender for contender in (SEED, PEERS[-1], BALANCED) if not contender.missing]
-
-    def size(self, mib: int) -> str:
-        """All tables of one size."""
-        found = ""
-        for mode in report.MODES:
-            tell(f"{mib} MiB, {report.MODES[mode]}: making the database")
-            database = grow(self._folder / f"scpln-{mode}.db", mib, mode)
-            prepare(database)
-            for contender in (SEED, BALANCED):
-                if not contender.missing:
-                    self._once(contender, database)  # the first touch of memory costs, and is nobody's fault
-            found += report.idle_table(mib, mode, self._idle(database))
-            alone = writer_alone(database, 5)
-            found += report.writer_table(mib, mode, alone, self._with_writer(database))
-            for path in self._folder.glob(f"{database.name}*"):
-                path.unlink()
-        return found
-
-    def _idle(self, database: Path) -> dict[Contender, Sample]:
-        samples: dict[Contender, list[Sample]] = {contender: [] for contender in self._contenders}
-        for turn in range(self._repeat):
-            for contender in self._contenders[:: -1 if turn % 2 else 1]:
-                samples[contender].append(self._once(contender, database))
-        return {contender: middle(found) for contender, found in samples.items()}
-
-    def _once(self, contender: Contender, database: Path) -> Sample:
-        out = self._folder / "out"
-        sample = measure(contender, database, out, 1800)
-        shutil.rmtree(out)
-        tell(f"  {contender.name}: {sample.problem or f'{sample.wall:.2f} s'}")
-        return sample
-
-    def _with_writer(self, database: Path) -> dict[Contender, tuple[list[Sample], Report]]:
-        found: dict[Contender, tuple[list[Sample], Report]] = {c: ([], Report([], [], 0, 0)) for c in self._beside}
-        out = self._folder / "out"
-        for turn in range(self._repeat):
-            for contender in self._beside[:: -1 if turn % 2 else 1]:
-                sample, felt = measure_beside_a_writer(contender, database, out, self._limit)
-                shutil.rmtree(out)
-                tell(f"  beside a writer, {contender.name}: {sample.problem or f'{sample.wall:.2f} s'}")
-                samples, report_so_far = found[contender]
-                samples.append(sample)
-                report_so_far.seconds.extend(felt.seconds)
-                report_so_far.errors.extend(felt.errors)
-        return found
+def measured(mib: int, folder: Path, contenders: list[Contender], options: argparse.Namespace) -> Size:
+    """All there is to say about one size. Of those above a GiB only how the costs have grown."""
+    tell(f"{mib} MiB: making the database")
+    database = _database(folder, mib, "delete")
+    rounds.warm_up(database, folder)
+    whole = mib <= GIB
+    size = Size(mib, rounds.nights(database, folder, contenders, options.repeat, more=whole))
+    size.replaced = [rounds.replaced(database, folder) for _ in range(options.repeat)]
+    size.floors = floors(database, folder)
+    if whole and not options.no_writer:
+        size.beside["delete"] = rounds.beside(database, folder, contenders, options.repeat, options.limit)
+        _remove(database)
+        database = _database(folder, mib, "wal")
+        size.beside["wal"] = rounds.beside(database, folder, contenders, options.repeat, options.limit)
+    _remove(database)
+    return size
 
 
-def tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _database(folder: Path, mib: int, mode: str) -> Path:
+    database = grow(folder / "scpln.db", mib, mode)
+    prepare(database)
+    return database
+
+
+def _remove(database: Path) -> None:
+    for path in database.parent.glob(f"{database.name}*"):
+        path.unlink()
+
+
+def chosen(options: argparse.Namespace) -> tuple[list[Contender], list[str]]:
+    """Who takes part, and a line for each who cannot."""
+    wanted = [contender for contender in EVERYBODY if _wanted(contender, options)]
+    problem = tools.bring() if LITESTREAM in wanted else None
+    missing = []
+    for contender in wanted:
+        if contender.missing:
+            why = f" ({problem})" if problem and contender is LITESTREAM else ""
+            missing.append(f"{contender.name}: {', '.join(contender.missing)} is not to be had here{why}.")
+    return [contender for contender in wanted if not contender.missing], missing
+
+
+def _wanted(contender: Contender, options: argparse.Namespace) -> bool:
+    words = f"{contender.name}, seed" if contender is SEED else contender.name
+    if any(word in words for word in options.skip):
+        return False
+    return not options.only or any(word in words for word in options.only)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--mib", type=int, nargs="+", default=[256], help="sizes of the database [256]")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mib", type=int, nargs="+", default=[64], help="sizes of the database [64]")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions, of which the median counts [3]")
-    parser.add_argument("--limit", type=float, default=60, help="seconds a backup beside a writer gets [60]")
+    parser.add_argument("--limit", type=float, default=10, help="seconds a backup beside a writer gets [10]")
+    parser.add_argument("--no-writer", action="store_true", help="leave out what a writer feels")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="those with WORD in the name, or seed")
     parser.add_argument("--skip", nargs="+", default=[], metavar="WORD", help="leave out those with WORD in the name")
     parser.add_argument("--folder", type=Path, help="where to work; on the kind of disk to be measured [TMPDIR]")
-    parser.add_argument("--out", default=str(PAGE), help="the page to write, - for stdout [docs/benchmarks.md]")
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(TESTS.parent)}, not to stdout")
     options = parser.parse_args()
-    arguments = f"--mib {' '.join(map(str, options.mib))} --repeat {options.repeat} --limit {options.limit:g}"
-    if options.skip:
-        arguments += f" --skip {' '.join(options.skip)}"
-    with tempfile.TemporaryDirectory(prefix="scpln-bench-", dir=options.folder) as folder:
-        bench = Bench(Path(folder), options.repeat, options.limit, options.skip)
-        tables = "".join(bench.size(mib) for mib in options.mib)
-    missing = [f"{c.name}: {', '.join(c.missing)} is not installed." for c in (SEED, *PEERS) if c.missing]
-    page = report.head(arguments, options.repeat) + tables + report.tail(missing)
-    if options.out == "-":
-        print(page)
-    else:
-        Path(options.out).write_text(page)
+    contenders, missing = chosen(options)
+    for line in missing:
+        tell(line)
+    sizes: list[Size] = []
+    text = ""
+    with tempfile.TemporaryDirectory(prefix="scpln-bench-", dir=options.folder) as scratch:
+        found = idle(Path(scratch), options.repeat)
+        for mib in sorted(options.mib):
+            sizes.append(measured(mib, Path(scratch), contenders, options))
+            text = report.page(" ".join(sys.argv[1:]), options.repeat, sizes, found, missing)
+            if options.write:
+                PAGE.write_text(text)  # now already: a long run may be broken off
+    if not options.write:
+        print(text)
 
 
 if __name__ == "__main__":

@@ -11,76 +11,95 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from contenders import Contender, environment
+from contenders import environment
 
 from support.writer import Report, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-MB = 1_000_000
+    from contenders import Job
+
 _SAMPLE_SECONDS = 0.02
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Sample(NamedTuple):
-    """`memory` is the most that all processes together had resident at a moment, looked at every 20 ms.
+    """`memory` and `anonymous`: the most that all processes together had resident at a moment, looked at every 20 ms.
 
-    `problem` is None when the command succeeded; `stored` are the bytes of the artifact.  `others` is how many
-    processor cores were busy with something else meanwhile.
+    The one counts pages of files too, which the kernel takes back when it needs them; the other does not.  `stored` is
+    what has come to the store, in bytes.  `others` is how many processor cores were busy with something else.
+    `problem` is None when the command succeeded; `output` is what it printed.
     """
 
     wall: float
     cpu: float
     memory: int
+    anonymous: int
     stored: int
     others: float
     problem: str | None
+    output: str
 
 
-def middle(samples: list[Sample]) -> Sample:
-    """The medians, each of its own."""
+def middle(samples: Sequence[Sample]) -> Sample:
+    """The medians, each of its own, of those that succeeded."""
+    good = [sample for sample in samples if sample.problem is None]
+    if not good:
+        return samples[0]
     median: Callable[[list[float]], float] = statistics.median
     return Sample(
-        median([s.wall for s in samples]),
-        median([s.cpu for s in samples]),
-        int(median([s.memory for s in samples])),
-        int(median([s.stored for s in samples])),
-        median([s.others for s in samples]),
-        next((s.problem for s in samples if s.problem), None),
+        median([s.wall for s in good]),
+        median([s.cpu for s in good]),
+        int(median([s.memory for s in good])),
+        int(median([s.anonymous for s in good])),
+        int(median([s.stored for s in good])),
+        median([s.others for s in good]),
+        None,
+        good[-1].output,
     )
 
 
-def measure(contender: Contender, database: Path, folder: Path, limit: float) -> Sample:
-    """One backup into the new `folder`, given up after `limit` seconds."""
-    folder.mkdir()
-    command = contender.command(database, folder)
+def measure(script: str, job: Job, limit: float) -> Sample:
+    """Run one script, given up after `limit` seconds."""
     os.sync()  # nobody pays for what the one before left to be written
-    log = folder / "stderr"
-    with log.open("wb") as errors:
+    before = stored(job)
+    output, log = job.folder / "stdout", job.folder / "stderr"
+    with output.open("wb") as out, log.open("wb") as errors:
         began, busy = time.monotonic(), _busy_seconds()
         process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=errors, env=environment(), start_new_session=True
+            ["sh", "-ec", script],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=errors,
+            env=environment(job),
+            start_new_session=True,
         )
-        memory, in_time = _watch(process.pid, began + limit)
+        memory, anonymous, in_time = _watch(process.pid, began + limit)
         wall = time.monotonic() - began
         if not in_time:
-            os.killpg(process.pid, signal.SIGKILL)
+            _end(process.pid)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     problem = None
     if not in_time:
         problem = f"not done after {limit:g} s"
     elif process.returncode:
-        problem = log.read_text().strip().splitlines()[-1]
+        lines = log.read_text(errors="replace").strip().splitlines()
+        problem = lines[-1].replace(f"{job.folder}/", "") if lines else f"exit code {process.returncode}"
     cpu = usage.ru_utime + usage.ru_stime
     others = max(0.0, _busy_seconds() - busy - cpu) / wall
-    return Sample(wall, cpu, memory, _stored(folder), others, problem)
+    said = output.read_text(errors="replace")
+    return Sample(wall, cpu, memory, anonymous, stored(job) - before, others, problem, said)
 
 
-def measure_beside_a_writer(contender: Contender, database: Path, folder: Path, limit: float) -> tuple[Sample, Report]:
-    with Writer(database) as writer:
-        sample = measure(contender, database, folder, limit)
+def stored(job: Job) -> int:
+    return sum(path.stat().st_size for path in job.store.rglob("*") if path.is_file())
+
+
+def measure_beside_a_writer(script: str, job: Job, limit: float) -> tuple[Sample, Report]:
+    with Writer(job.database) as writer:
+        sample = measure(script, job, limit)
         return sample, writer.stop()
 
 
@@ -90,21 +109,17 @@ def writer_alone(database: Path, seconds: float) -> Report:
         return writer.stop()
 
 
-def _watch(pid: int, deadline: float) -> tuple[int, bool]:
-    """Wait for the end of a process; return the most memory seen, and whether it ended before the deadline."""
-    memory = 0
-    descriptor = os.pidfd_open(pid)
+def resident(pid: int) -> tuple[int, int]:
+    """What a process has in memory, and how much of that is no page of a file (proc(5), statm)."""
     try:
-        while time.monotonic() < deadline:
-            memory = max(memory, sum(map(_resident, _tree(pid))))
-            if select.select([descriptor], [], [], _SAMPLE_SECONDS)[0]:
-                return memory, True
-    finally:
-        os.close(descriptor)
-    return memory, False
+        _, pages, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
+    except (FileNotFoundError, ProcessLookupError):
+        return 0, 0
+    return pages * _PAGE, (pages - shared) * _PAGE
 
 
-def _tree(pid: int) -> list[int]:
+def tree(pid: int) -> list[int]:
+    """A process and those it has started, and so on."""
     found = [pid]
     for known in found:
         try:
@@ -115,24 +130,34 @@ def _tree(pid: int) -> list[int]:
     return found
 
 
-def _resident(pid: int) -> int:
+def _end(pid: int) -> None:
+    """A command that was given up, with what it has started in sessions of their own."""
+    for each in reversed(tree(pid)):
+        try:
+            os.kill(each, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def _watch(pid: int, deadline: float) -> tuple[int, int, bool]:
+    """Wait for the end of a process; return the most memory seen, of both kinds, and whether it ended in time."""
+    memory = anonymous = 0
+    descriptor = os.pidfd_open(pid)
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-
-
-def _first_line(path: str) -> str:
-    with Path(path).open() as file:
-        return file.readline()
+        while time.monotonic() < deadline:
+            seen = [resident(each) for each in tree(pid)]
+            memory = max(memory, sum(whole for whole, _ in seen))
+            anonymous = max(anonymous, sum(own for _, own in seen))
+            if select.select([descriptor], [], [], _SAMPLE_SECONDS)[0]:
+                return memory, anonymous, True
+    finally:
+        os.close(descriptor)
+    return memory, anonymous, False
 
 
 def _busy_seconds() -> float:
     """What all cores together have worked since the machine started (proc(5), /proc/stat)."""
-    user, nice, system, _idle, _wait, irq, softirq, steal, *_ = _first_line("/proc/stat").split()[1:]
+    with Path("/proc/stat").open() as file:
+        first = file.readline()
+    user, nice, system, _idle, _wait, irq, softirq, steal, *_ = first.split()[1:]
     return sum(map(int, (user, nice, system, irq, softirq, steal))) / os.sysconf("SC_CLK_TCK")
-
-
-def _stored(folder: Path) -> int:
-    found = [*folder.glob("artifact"), *folder.glob("*/*.db.gz"), *folder.glob("*/*.db.zst")]
-    return sum(path.stat().st_size for path in found)

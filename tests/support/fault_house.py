@@ -42,6 +42,7 @@ path = "{folder}/data/scpln.db"
 env_file = ""
 [backup]
 root = "{root}"
+workers = 1
 source_wait_seconds = 20
 [retention]
 keep_verified = 1
@@ -122,7 +123,8 @@ class FaultHouse:
         artifacts = self.artifacts()
         assert set(artifacts) == kept, f"{set(artifacts)}, not {kept}"
         wanted = {self.root / ".staging", *(self.state / name for name in ("catalog.db", "run.lock", "daemon.lock"))}
-        allowed = {self.root / ".manifests.lock"}
+        audited = {self.state / name for name in ("audit-chain.json", "audit-chain.lock", "deliver-audit.lock")}
+        allowed = {self.root / ".manifests.lock", *audited}
         for name, artifact in artifacts.items():
             path = Path(artifact.path)
             wanted |= {path, path.parent}

@@ -400,5 +400,6 @@ class RestoreHouse:
         self._expect_clean_state()
 
     def _expect_clean_state(self) -> None:
-        left = {path.name for path in self.state.iterdir()} - {"catalog.db", "run.lock", "daemon.lock"}
+        kept = {"catalog.db", "run.lock", "daemon.lock", "audit-chain.json", "audit-chain.lock", "deliver-audit.lock"}
+        left = {path.name for path in self.state.iterdir()} - kept
         assert left == set(), left

@@ -86,17 +86,17 @@ def read(
     reading itself could not be done, which says nothing about the artifact.
     """
 
-    def step(_done: int) -> None:
+    def go_on() -> None:
         if cancel is not None and cancel.is_set():
             raise StoppedError(f"{artifact.name}: reading it was interrupted")
 
     with reading.Prover() as prover, house.store.reading(artifact.name) as file:
         try:
-            stored = reading.write(file, compression_of(artifact.name), house.workers, copy, step)
+            stored = reading.write(file, compression_of(artifact.name), house.workers, copy, lambda _done: go_on())
         except ArtifactError as error:
             return Reading(None, None, one_line(error))
         try:
-            proven = prover.prove(copy, cancel, durable=durable)
+            proven = prover.prove(copy, go_on, durable=durable)
         except SourceError as error:
             return Reading(stored, None, f"what it decompresses to is {one_line(error)}")
     return Reading(stored, proven.fingerprint, None)

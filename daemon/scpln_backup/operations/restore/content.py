@@ -49,9 +49,12 @@ def unpack_checked(
     """
     total = artifact.raw_bytes or 0
 
-    def step(done: int) -> None:
+    def go_on() -> None:
         if cancel.is_set():
             raise StoppedError("stopped by the operator")
+
+    def step(done: int) -> None:
+        go_on()
         if total:
             house.announce(Progressed(stage=Stage.PROVE, done=done, total=total))
 
@@ -68,7 +71,7 @@ def unpack_checked(
             raise RestoreRefusedError(f"{artifact.name}: its sha256 differs from its manifest's; choose another")
         house.announce(StageEntered(stage=Stage.CHECK))
         try:
-            proven = prover.prove(new, cancel, durable=True, with_tables=with_tables)
+            proven = prover.prove(new, go_on, durable=True, with_tables=with_tables)
         except SourceError as error:
             raise RestoreRefusedError(f"{artifact.name}: its database is {one_line(error)}; choose another") from error
     if expected is not None and proven.fingerprint != expected:
