@@ -1,3 +1,3 @@
 """Backups of scpln's SQLite database: consistent, proven, swept, measured."""
 
-__version__ = "0.2.0"
+__version__ = "0.1.0"
