@@ -247,7 +247,11 @@ class TestWords:
             if isinstance(kind, type) and issubclass(kind, events.Event) and kind.durable
         }
         assert {type(event) for event, _, _ in CASES} == durable
-        assert {kind for _, kind, _ in CASES} == set(Kind)
+        assert {kind for _, kind, _ in CASES} == set(Kind) - {Kind.EVENT_UNREADABLE}
+
+    def test_an_event_that_cannot_be_read(self) -> None:
+        told = tell(events.EventUnreadable(kind="RunFinished"))
+        assert (told.kind, told.facts) == (Kind.EVENT_UNREADABLE, {"kind": "RunFinished"})
 
     def test_an_event_of_a_version_to_come(self) -> None:
         class BackupBlessed(events.Event):

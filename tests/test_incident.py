@@ -125,7 +125,9 @@ class TestClose:
         assert (closed.scope, closed.prevention) == ("two planners", "a second power supply")
         assert closed.closed_at == now
         assert house.catalog.incident(opened.id) == closed
-        assert heard[-1] == IncidentClosed(incident=closed)
+        assert heard[-1].incident == closed
+        assert isinstance(heard[-1], IncidentClosed)
+        assert heard[-1].report == incidents.report(house, closed, house.config.locale)
         with pytest.raises(IncidentError, match="closed already"):
             incidents.close(house, opened.id, now)
         with pytest.raises(IncidentError, match="no incident is open"):

@@ -15,7 +15,7 @@ from scpln_backup.model import Artifact, Outcome, RunRecord, Stage, State, Trigg
 from scpln_backup.observers.metrics import BackupCollector, Live
 from scpln_backup.records.catalog import Catalog
 
-NOW = datetime(2026, 11, 22, 2, 30, tzinfo=UTC)
+NOW = datetime(2026, 11, 2, 2, 30, tzinfo=UTC)
 PROMTOOL = shutil.which("promtool")
 
 ALWAYS = {
@@ -30,6 +30,10 @@ ALWAYS = {
     "backup_next_run_timestamp_seconds",
     "backup_catalog_readable",
     "backup_source_size_bytes",
+    "backup_notification_queue_length",
+    "backup_notification_oldest_timestamp_seconds",
+    "backup_notification_failures",
+    "backup_notification_sent",
 }
 AFTER_A_GOOD_RUN = {
     "backup_last_run_timestamp_seconds",

@@ -120,10 +120,15 @@ def test_metrics_survive_a_restart(host):
     host.start()
     host.signal("USR1")
     host.wait_for_status("^last backup .* success")
-    before = host.metrics()
+    before = lasting(host)
     assert before["backup_success", (("database", "scpln"), ("environment", "production"))] == 1
     host.box.systemctl("restart", UNIT)
-    assert host.metrics() == before
+    assert lasting(host) == before
+
+
+def lasting(host):
+    """What a restart does not change; it is itself written to the audit log."""
+    return {name: value for name, value in host.metrics().items() if not name[0].startswith("backup_notification_")}
 
 
 # Signals
@@ -228,14 +233,14 @@ def test_a_hang_ends_with_the_stacks_in_the_journal_and_a_restart(host):
     host.start(f"WatchdogSec=2\n{QUICK_RESTART}")
     host.signal("USR1")
     host.wait_for_status("^last backup .* success")
-    before = host.metrics()
+    before = lasting(host)
     host.signal("STOP", "--kill-who=main")
     host.box.wait_for_state(UNIT, lambda shown: shown["NRestarts"] == "1", "NRestarts")
     host.wait_for_status("^last backup .* success")
     host.wait_for_log("Watchdog timeout")
     host.wait_for_log("Fatal Python error: Aborted")
     host.wait_for_log(r"File .*/scpln_backup/service/daemon\.py\S* line \d+ in loop")
-    assert host.metrics() == before
+    assert lasting(host) == before
 
 
 def test_a_live_daemon_satisfies_its_watchdog(host):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from contextlib import suppress
 from datetime import timedelta
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from scpln_backup.config.schema import Config
     from scpln_backup.model import DrillRecord, RunRecord, Trigger
     from scpln_backup.operations.review import Made
+
+log = logging.getLogger(__name__)
 
 _JOBS = ("backup", "drill", "review")
 _CATALOG = "catalog.db"
@@ -67,9 +70,12 @@ class App:
         if not as_root:
             house.require_owner()
         house.catalog = Catalog.open(house.catalog.path, house.zone, house.now(), house.catalog.actor)
-        if not house.catalog.is_filled():
-            app.fill()
-        app.register_channels()
+        try:
+            if not house.catalog.is_filled():
+                app.fill()
+            app.register_channels()
+        except CatalogError as error:  # a full disk under the catalog must not keep a backup from being made
+            log.warning("%s", error)
         app.record()
         return app
 
@@ -98,7 +104,7 @@ class App:
             wanted |= known
         if known != wanted:
             self.catalog.register_channels(wanted)
-            for name in wanted:  # now, while there is room: on a full disk none could be made
+            for name in wanted - {AUDIT}:  # now, while there is room: on a full disk none could be made
                 with suppress(BackupError), self._delivery_lock(name):
                     pass
 

@@ -190,11 +190,12 @@ def expect_clear(finished: Finished) -> dict[str, Any]:
     """A failure is one JSON document, and one line for people that says what and where; returns the document."""
     assert "Traceback" not in finished.stderr, finished.stderr
     lines = finished.stderr.splitlines()
-    assert len([line for line in lines if not line.startswith("WARNING: ")]) == 1, lines
+    said = [line for line in lines if not line.startswith("WARNING: ")]
+    assert len(said) == 1, lines
     document: dict[str, Any] = json.loads(finished.stdout)
     assert document["error"], document
     assert "\n" not in document["error"]
-    assert document["error"] in lines[-1], lines
+    assert document["error"] in said[0], lines
     return document
 
 

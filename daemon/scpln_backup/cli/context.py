@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from scpln_backup.config.schema import Config
     from scpln_backup.events import Announcer
+
+log = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,7 +75,7 @@ class Session:
                 if late:
                     note(f"still to be told, by the daemon or `scpln-backup notify send`: {', '.join(late)}")
         except (BackupError, OSError) as error:
-            note(f"warning: what happened could not be told to everybody: {one_line(error)}")
+            log.warning("what happened could not be told to everybody: %s", one_line(error))
 
     def emit(self, value: object) -> None:
         """Print the one JSON document of a verb."""
