@@ -160,6 +160,25 @@ def test_the_wait_grows_to_a_limit_and_is_never_shorter_than_the_service_asks_fo
     assert wait_seconds(1, DeliveryError("no")) <= 5  # a hiccup is over at once
 
 
+def test_what_happens_while_nothing_waits_is_not_passed_over(desk, monkeypatch):
+    """In the instant between the look at what waits and the note that all is settled."""
+    desk.delete("a")
+    desk.courier.deliver()
+    waiting = desk.catalog.waiting
+
+    def and_then_something_happens(state):
+        found = waiting(state)
+        if not found and "b" not in desk.board.written:
+            monkeypatch.setattr(desk.catalog, "waiting", waiting)
+            desk.delete("b")
+        return found
+
+    monkeypatch.setattr(desk.catalog, "waiting", and_then_something_happens)
+    desk.courier.deliver()
+    desk.courier.deliver()
+    assert desk.board.written == ["a", "a is gone", "b", "b is gone"]
+
+
 def test_a_channel_that_is_not_registered_is_left_alone(desk):
     desk.delete("a")
     desk.catalog.register_channels([])

@@ -57,9 +57,10 @@ class Courier:
         """
         with self._lock:
             while (state := self._due()) is not None:
+                newest = self._catalog.last_entry_id()  # before the look at what waits: what comes after it still waits
                 waiting = self._catalog.waiting(state)
                 if not waiting:
-                    if not self._caught_up(state):
+                    if not self._caught_up(state, newest):
                         continue
                     return
                 causes = self._catalog.causes(state.name)
@@ -94,12 +95,11 @@ class Courier:
         state = self._catalog.channel(self._channel.name)
         return state if state is not None and state.may_try(self._now()) else None
 
-    def _caught_up(self, state: ChannelState) -> bool:
+    def _caught_up(self, state: ChannelState, newest: int) -> bool:
         """Whether nothing waits at all; else what was begun and is settled kept the rest back, and does no more."""
         if state.begun_upto is not None:
             self._catalog.forget_delivery(state.name)
             return False
-        newest = self._catalog.last_entry_id()
         if newest > state.settled:  # nothing but kinds of a newer version, or told already
             self._catalog.settle(state.name, newest)
         if state.failing_since is not None:  # what failed is for nobody any more
