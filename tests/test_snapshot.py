@@ -4,9 +4,11 @@ The application is another process (`Session`), as POSIX locks are between proce
 passes is done from the first pass's progress callback, so it happens there in every run.
 """
 
+import hashlib
 import os
 import shutil
 import sqlite3
+import subprocess
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from scpln_backup.errors import (
+    ArtifactError,
     HotJournalError,
     NotADatabaseError,
     SourceBusyError,
@@ -21,7 +24,7 @@ from scpln_backup.errors import (
     SourceError,
     SourceTruncatedError,
 )
-from scpln_backup.stages import check, snapshot
+from scpln_backup.stages import check, copying, rollback, snapshot
 from support import databases
 from support.databases import names
 from support.writer import Session
@@ -221,11 +224,11 @@ def test_a_transaction_open_all_the_while_is_not_in_the_copy(path, copy):
 
 def test_writers_wait_for_the_locked_pass_and_for_nothing_else(path, copy, monkeypatch):
     seen = {}
-    compare_all = snapshot._locked_pass
+    compare = rollback._Source.compare
 
     def watched(*arguments):
         seen["locked"] = committed()
-        return compare_all(*arguments)
+        compare(*arguments)
 
     def committed() -> str:
         try:
@@ -234,7 +237,7 @@ def test_writers_wait_for_the_locked_pass_and_for_nothing_else(path, copy, monke
             return str(error)
         return "ok"
 
-    monkeypatch.setattr(snapshot, "_locked_pass", watched)
+    monkeypatch.setattr(rollback._Source, "compare", watched)
     with Session(path, "PRAGMA busy_timeout = 0") as application:
         snapshot.take(path, copy, PATIENT, lambda *_: seen.setdefault("first pass", committed()))
         seen["afterwards"] = committed()
@@ -298,7 +301,7 @@ def test_a_hot_journal_that_the_application_rolls_back_meanwhile(path, copy, mon
         def application_starts(seconds: float) -> None:
             waited.append(application.run("SELECT count(*) FROM runs"))
 
-        monkeypatch.setattr(snapshot.time, "sleep", application_starts)
+        monkeypatch.setattr(copying.time, "sleep", application_starts)
         snapshot.take(path, copy, PATIENT, nothing)
     assert len(waited) == 1
     assert copy.read_bytes() == path.read_bytes()
@@ -383,6 +386,270 @@ def test_wal_locked_by_an_exclusive_application(path, copy):
         with pytest.raises(SourceBusyError, match="locked by another process"):
             snapshot.take(path, copy, HASTY, nothing)
         assert files(path.parent) == before
+
+
+def test_wal_that_grows_too_much_ends_the_copy(tmp_path, copy):
+    """The disk it fills is the application's: here one of 24 MiB, of which the -wal may take half of what is free."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], check=False)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        path = databases.grow(disk / "scpln.db", 5, "wal")
+        with Session(path) as application:
+
+            def write(_done, _total):
+                application.run("UPDATE runs SET summary = summary || 'more'")
+
+            with pytest.raises(SourceError, match=r"-wal file grew by more than .* half of what was free") as caught:
+                snapshot.take(path, copy, PATIENT, write)
+            assert "\n" not in str(caught.value)
+            application.run("PRAGMA wal_checkpoint(TRUNCATE)")  # and nothing holds the application back any more
+            assert path.with_name("scpln.db-wal").stat().st_size == 0
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+# A source that may be the database it was the last time
+
+
+class Last:
+    """The database of an earlier run. `read` counts the blocks that were asked for."""
+
+    def __init__(self, content: bytes, sha256: str | None = None) -> None:
+        self.content = content
+        self.size_bytes = len(content)
+        self.sha256 = sha256 or hashlib.sha256(content).hexdigest()
+        self.read = 0
+
+    def blocks(self):
+        for offset in range(0, len(self.content), 1 << 20):
+            self.read += 1
+            yield self.content[offset : offset + (1 << 20)]
+
+
+class Damaged(Last):
+    def blocks(self):
+        yield from super().blocks()
+        raise ArtifactError("it is damaged")
+
+
+def last_of(path: Path, copy: Path) -> Last:
+    """What a run of today would have kept."""
+    snapshot.take(path, copy, PATIENT, nothing)
+    content = copy.read_bytes()
+    copy.unlink()
+    return Last(content)
+
+
+BOTH_MODES = pytest.mark.parametrize("source", ["path", "wal_path"])
+
+
+@BOTH_MODES
+def test_an_unchanged_source_is_not_copied(request, source, copy):
+    path = request.getfixturevalue(source)
+    known = last_of(path, copy)
+    before = files(path.parent)
+    facts = snapshot.take(path, copy, PATIENT, nothing, known)
+    assert facts.unchanged
+    assert names(copy.parent) == []
+    assert (facts.writer_blocked_seconds > 0) == (source == "path")
+    assert {name: found for name, found in files(path.parent).items() if name in before} == before
+
+
+def test_an_unchanged_source_is_never_written_out(path, copy, monkeypatch):
+    known = last_of(path, copy)
+    monkeypatch.delattr(os, "pwrite")
+    assert snapshot.take(path, copy, PATIENT, nothing, known).unchanged
+
+
+def test_times_mean_nothing(path, copy):
+    known = last_of(path, copy)
+    os.utime(path, (1, 1))
+    assert snapshot.take(path, copy, PATIENT, nothing, known).unchanged
+
+
+@BOTH_MODES
+def test_a_changed_source_is_copied(request, source, copy):
+    path = request.getfixturevalue(source)
+    known = last_of(path, copy)
+    with Session(path, "UPDATE runs SET duration_ms = duration_ms + 1"):
+        facts = snapshot.take(path, copy, PATIENT, nothing, known)
+    assert not facts.unchanged
+    assert checked(copy) == databases.content_sha256(path)
+
+
+def test_a_commit_is_seen_on_the_first_page(path, copy):
+    """So that the nights on which something changed don't pay for those on which nothing did."""
+    known = last_of(path, copy)
+    assert known.size_bytes > 2 << 20
+    with Session(path) as application:
+        last = application.run("SELECT max(rowid) FROM runs")[0][0]
+        application.run(f"UPDATE runs SET duration_ms = 1000000 WHERE rowid = {last}")
+    assert not snapshot.take(path, copy, PATIENT, nothing, known).unchanged
+    assert known.read <= 2  # once by the source, once by its copy
+
+
+def test_a_byte_that_no_commit_has_changed_is_seen(path, copy):
+    """Damage leaves the change counter, the size and, set back, the time of the file as they were."""
+    known = last_of(path, copy)
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        byte = file.read(1)
+        file.seek(-100, os.SEEK_END)
+        file.write(bytes([byte[0] ^ 1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    facts = snapshot.take(path, copy, PATIENT, nothing, known)
+    assert not facts.unchanged
+    assert copy.read_bytes() == path.read_bytes()
+
+
+def test_a_source_that_changes_after_it_was_compared(path, copy):
+    known = last_of(path, copy)
+    with Session(path) as application:
+        facts = snapshot.take(
+            path, copy, PATIENT, Between(lambda: application.run("UPDATE runs SET summary = 'changed'")), known
+        )
+    assert not facts.unchanged
+    assert copy.read_bytes() == path.read_bytes()
+
+
+def test_a_source_that_grows_after_it_was_compared(path, copy):
+    known = last_of(path, copy)
+    with Session(path) as application:
+        grown = Between(lambda: application.run("CREATE TABLE more AS SELECT * FROM runs"))
+        assert not snapshot.take(path, copy, PATIENT, grown, known).unchanged
+    assert copy.read_bytes() == path.read_bytes()
+
+
+def test_a_source_that_is_longer_after_it_was_compared(path, copy):
+    """No commit adds to the file without changing the first page, but damage does."""
+    known = last_of(path, copy)
+    damage = Between(lambda: os.truncate(path, known.size_bytes + PIECE))
+    assert not snapshot.take(path, copy, PATIENT, damage, known).unchanged
+    assert copy.read_bytes() == path.read_bytes()
+
+
+def test_a_source_that_is_cut_off_after_it_was_compared(path, copy):
+    known = last_of(path, copy)
+    with pytest.raises(SourceTruncatedError):
+        snapshot.take(path, copy, PATIENT, Between(lambda: os.truncate(path, known.size_bytes - PIECE)), known)
+
+
+def test_a_source_replaced_after_it_was_compared(path, copy):
+    known = last_of(path, copy)
+    new = path.with_name("new.db")
+    shutil.copyfile(databases.SAMPLE, new)
+    assert not snapshot.take(path, copy, PATIENT, Between(lambda: new.rename(path)), known).unchanged
+    assert copy.read_bytes() == databases.SAMPLE.read_bytes()
+
+
+def test_a_rolled_back_transaction_changes_nothing(path, copy):
+    known = last_of(path, copy)
+    with Session(path, "PRAGMA cache_size = 5", "BEGIN", "UPDATE runs SET summary = 'rolled back'") as application:
+        application.run("ROLLBACK")
+        assert snapshot.take(path, copy, PATIENT, nothing, known).unchanged
+
+
+@BOTH_MODES
+def test_a_known_database_of_another_sha256_is_none(request, source, copy):
+    """Its bytes are the source's, and its manifest says that it is something else."""
+    path = request.getfixturevalue(source)
+    known = Last(last_of(path, copy).content, sha256="0" * 64)
+    assert not snapshot.take(path, copy, PATIENT, nothing, known).unchanged
+    assert checked(copy) == databases.content_sha256(path)
+
+
+@BOTH_MODES
+def test_a_known_database_that_turns_out_damaged(request, source, copy):
+    path = request.getfixturevalue(source)
+    known = Damaged(last_of(path, copy).content)
+    with pytest.raises(ArtifactError, match="it is damaged"):
+        snapshot.take(path, copy, PATIENT, nothing, known)
+    assert names(copy.parent) == []
+    snapshot.take(path, copy, PATIENT, nothing)
+
+
+def test_comparing_holds_writers_no_longer_than_the_limit(path, copy):
+    known = last_of(path, copy)
+    with pytest.raises(SourceBusyError, match="longer than 1e-06 s"):
+        snapshot.take(path, copy, snapshot.Limits(5.0, 1e-6, 2), nothing, known)
+
+
+# The application comes first
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.now = 100.0
+        self.slept: list[float] = []
+        monkeypatch.setattr(copying.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(copying.time, "sleep", self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@BOTH_MODES
+def test_the_bandwidth_limit(request, source, copy, monkeypatch):
+    path = request.getfixturevalue(source)
+    limits = snapshot.Limits(30.0, 30.0, 2, bytes_per_second=1 << 20)
+    clock = Clock(monkeypatch)
+    facts = snapshot.take(path, copy, limits, nothing)
+    assert sum(clock.slept) == pytest.approx(path.stat().st_size / (1 << 20), abs=0.11)
+    assert facts.writer_blocked_seconds == 0  # on that clock: nobody slept under the lock
+    assert checked(copy) == databases.content_sha256(path)
+
+
+def test_the_bandwidth_limit_where_nothing_has_changed(path, copy, monkeypatch):
+    known = last_of(path, copy)
+    limits = snapshot.Limits(30.0, 30.0, 2, bytes_per_second=1 << 20)
+    clock = Clock(monkeypatch)
+    facts = snapshot.take(path, copy, limits, nothing, known)
+    assert facts.unchanged
+    assert facts.writer_blocked_seconds == 0
+    assert sum(clock.slept) == pytest.approx(path.stat().st_size / (1 << 20), abs=0.11)
+
+
+def io_class() -> str:
+    """The calling thread's, as ionice(1) tells it."""
+    asked = ["ionice", "-p", str(threading.get_native_id())]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0].rstrip(":")
+
+
+@pytest.mark.parametrize("unchanged", [False, True])
+def test_the_disk_is_left_to_others_but_not_under_the_lock(path, copy, monkeypatch, unchanged):
+    known = last_of(path, copy) if unchanged else None
+    usual, seen = io_class(), {}
+    fill, compare = copying.fill, rollback._Source.compare
+
+    def watched(*arguments):
+        seen["locked"] = {io_class()}
+        monkeypatch.setattr(rollback, "fill", reading)
+        compare(*arguments)
+
+    def reading(*arguments):
+        seen["locked"].add(io_class())
+        return fill(*arguments)
+
+    monkeypatch.setattr(rollback._Source, "compare", watched)
+    facts = snapshot.take(path, copy, PATIENT, lambda *_: seen.setdefault("first pass", io_class()), known)
+    assert facts.unchanged == unchanged
+    assert seen == {"first pass": "idle", "locked": {usual}}
+    assert usual != "idle"
+    assert io_class() == usual
+
+
+def test_wal_the_disk_is_left_to_others(wal_path, copy):
+    seen = []
+    snapshot.take(wal_path, copy, PATIENT, lambda *_: seen.append(io_class()))
+    assert set(seen) == {"idle"}
+    assert io_class() != "idle"
 
 
 # The journal mode, changed under way

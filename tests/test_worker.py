@@ -36,7 +36,7 @@ from scpln_backup.errors import (
 from scpln_backup.events import Announcer, Progressed, StageEntered
 from scpln_backup.model import Compression, Preset, Stage
 from scpln_backup.operations.workbench import work
-from scpln_backup.stages import worker
+from scpln_backup.stages import reuse, worker
 from scpln_backup.stages.snapshot import Limits
 from scpln_backup.support.locks import Lock
 from support import databases
@@ -179,6 +179,111 @@ def test_presets_reach_the_worker(bench):
         (bench.staging / "artifact").unlink()
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == len(sizes)
+
+
+# An unchanged source
+
+
+def older(bench: Bench, done: worker.Done) -> reuse.Older:
+    """The artifact of an earlier run, out of the staging folder's way."""
+    path = (bench.staging / "artifact").rename(bench.staging.parent / "older")
+    return reuse.Older(
+        path=str(path),
+        compression=Compression.GZIP,
+        bytes=done.artifact_bytes,
+        sha256=done.artifact_sha256,
+        fingerprint=done.fingerprint,
+    )
+
+
+def test_an_older_artifact_is_used_again(bench):
+    first = bench.work()
+    known = older(bench, first)
+    bench.events.clear()
+    done = bench.work(older=known)
+    assert done.reused
+    assert names(bench.staging) == ["artifact"]
+    assert (bench.staging / "artifact").read_bytes() == Path(known.path).read_bytes()
+    assert (done.fingerprint, done.artifact_sha256, done.artifact_bytes) == (
+        first.fingerprint,
+        first.artifact_sha256,
+        first.artifact_bytes,
+    )
+    assert done.snapshot.taken_at > first.snapshot.taken_at
+    stages = [event.stage for event in bench.events if isinstance(event, StageEntered)]
+    assert stages == list(done.stage_seconds) == [Stage.SNAPSHOT, Stage.PROVE]
+
+
+def test_an_older_artifact_that_is_damaged(bench):
+    known = older(bench, bench.work())
+    Path(known.path).write_bytes(Path(known.path).read_bytes()[:-9])
+    done = bench.work(older=known)
+    assert (done.reused, done.older_damage) == (False, "the last block is cut off")
+    assert gzip.decompress((bench.staging / "artifact").read_bytes()) == bench.source.read_bytes()
+
+
+def test_an_older_artifact_that_is_gone(bench):
+    known = older(bench, bench.work())
+    Path(known.path).unlink()
+    done = bench.work(older=known)
+    assert (done.reused, done.older_damage) == (False, "it cannot be read: No such file or directory")
+
+
+# The application comes first
+
+_LOOK = """
+import json, os, subprocess, sys
+import msgspec
+from scpln_backup.stages import reuse, worker
+
+class Reporter:
+    seen = {}
+
+    def send(self, message):
+        asked = ["ionice", "-p", str(os.getpid())]
+        disk = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0].rstrip(":")
+        self.seen[message.stage] = [os.getpriority(os.PRIO_PROCESS, 0), disk]
+
+    def progress(self, stage):
+        self.send(worker.Progress(stage, 0, 0))
+        return lambda done, total: None
+
+worker.run(msgspec.json.decode(sys.argv[1], type=worker.Request), Reporter())
+print(json.dumps(Reporter.seen))
+"""
+
+
+@pytest.mark.parametrize("unchanged", [False, True])
+def test_it_stands_back_when_nobody_waits_for_it_any_more(bench, unchanged):
+    """Under the lock a lower priority would make the writers wait for longer (test_snapshot looks at the disk's)."""
+    request = bench.request(older=older(bench, bench.work()) if unchanged else None)
+    command = [sys.executable, "-c", _LOOK, msgspec.json.encode(request)]
+    seen = json.loads(subprocess.run(command, check=True, capture_output=True, start_new_session=True).stdout)
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    assert seen.pop("snapshot")[0] == usual
+    assert set(seen) == ({"prove"} if unchanged else {"compress", "check", "prove"})
+    assert set(map(tuple, seen.values())) == {(min(19, usual + 10), "idle")}
+
+
+def cached(path: Path) -> int:
+    """How many of the file's pages are in memory."""
+    told = ["fincore", "--bytes", "--noheadings", "--output", "PAGES", path]
+    return int(subprocess.run(told, check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.parametrize("unchanged", [False, True])
+def test_memory_is_left_to_the_application(bench, unchanged):
+    """Its database stays cached as it was, and nothing of the backup's own is left in memory."""
+    request = bench.request(older=older(bench, bench.work()) if unchanged else None)
+    if b"tmpfs" in subprocess.run(["stat", "-f", "-c", "%T", bench.staging], check=True, capture_output=True).stdout:
+        pytest.skip("here all files are in memory")
+    bench.source.read_bytes()
+    before = cached(bench.source)
+    bench.work(older=request.older)
+    assert cached(bench.source) >= before * 0.9  # whatever else goes on here
+    assert cached(bench.staging / "artifact") == 0
+    if request.older is not None:
+        assert cached(Path(request.older.path)) == 0
 
 
 # Refusals cross the process border with their name and their message

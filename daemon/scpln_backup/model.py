@@ -149,7 +149,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     `sha256` and `bytes` are of the artifact as stored, `fingerprint` of the database in it (None when it could not be
     read: a corrupt artifact of the old procedure).
     `accepted_at` is set when an operator said that a suspect shrink was meant; later runs are compared with
-    artifacts from then on only.
+    artifacts from then on only. `preset` is None for an artifact of the old procedure. `reused_from` is the artifact
+    whose bytes this one has, because the database had not changed since.
     """
 
     name: str
@@ -166,6 +167,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     verified_at: datetime | None = None
     accepted_at: datetime | None = None
     pinned: bool = False
+    preset: Preset | None = None
+    reused_from: str | None = None
     run: RunRecord | None = None
     source: SourceFile | None = None
     host: str | None = None

@@ -113,6 +113,15 @@ class BackupConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "application's busy timeout (SQLite's usual one is 5 seconds).",
         ),
     ] = 4.0
+    bandwidth_limit_mib_per_second: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=100_000,
+            description="Most MiB a second that are read of the database while no writer waits, for a disk that the "
+            "application keeps busy; 0 sets no limit. In WAL mode the -wal file may grow until the copy is made.",
+        ),
+    ] = 0.0
     workers: Annotated[
         int, Meta(ge=0, le=256, description="Threads that compress and prove; 0 uses one per processor core.")
     ] = 0

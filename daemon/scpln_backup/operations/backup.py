@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from scpln_backup import __version__
 from scpln_backup.errors import ArtifactExistsError, BackupError, CatalogError, NoSpaceError, StoppedError, from_os
 from scpln_backup.events import ArtifactPublished, RunFinished, RunStarted, StageEntered
 from scpln_backup.model import Manifest, Outcome, RunRecord, Stage, State
-from scpln_backup.operations import sweep
+from scpln_backup.operations import reuse, sweep, verify
 from scpln_backup.operations.problems import noted, settled
+from scpln_backup.operations.reuse import PROGRAM
 from scpln_backup.operations.workbench import work
 from scpln_backup.rules.naming import artifact_name
 from scpln_backup.rules.suspect import suspicion
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 
     from scpln_backup.model import Artifact, Trigger
     from scpln_backup.operations.house import House
+    from scpln_backup.stages.reuse import Older
     from scpln_backup.stages.source import SourceFacts
 
-_ROOM_TO_SPARE = 16 * 1024 * 1024
+_MIB = 1024 * 1024
+_ROOM_TO_SPARE = 16 * _MIB
 _FIRST_ARTIFACT_SHARE = 2  # without an earlier artifact, room for half of the database is asked for
 
 
@@ -70,6 +72,7 @@ class _Run:
         self._artifacts: list[Artifact] = []
         self._source: SourceFacts | None = None
         self._done: worker.Done | None = None
+        self._reused_from: str | None = None
         self._seconds: dict[Stage, float] = {}
         self._problems: list[str] = []
         self._staged = house.store.staging / "artifact"
@@ -92,17 +95,37 @@ class _Run:
             house.store.clean()
             self._artifacts = house.store.scan()
             self._make_room(room_needed(facts, self._artifacts))
-        backup_config = house.config.backup
-        request = worker.Request(
-            source=str(house.source),
-            copy=str(house.store.staging / "copy.db"),
+        older = reuse.reusable(self._artifacts, house.config.backup)
+        with reuse.held(house.store, older, self._problems) as known:
+            self._done = done = work(self._request(known), lock_fd=lock_fd, cancel=cancel, announce=house.announce)
+        self._seconds.update(done.stage_seconds)
+        if older is not None and done.reused:
+            self._reused_from = older.name
+        elif older is not None and done.older_damage is not None:
+            self._condemn(older.name, done.older_damage)
+
+    def _request(self, older: Older | None) -> worker.Request:
+        config, staging = self._house.config.backup, self._house.store.staging
+        return worker.Request(
+            source=str(self._house.source),
+            copy=str(staging / "copy.db"),
             artifact=str(self._staged),
-            compression=backup_config.compression,
-            preset=backup_config.preset,
-            limits=Limits(backup_config.source_wait_seconds, backup_config.writer_block_limit_seconds, house.workers),
+            compression=config.compression,
+            preset=config.preset,
+            limits=Limits(
+                config.source_wait_seconds,
+                config.writer_block_limit_seconds,
+                self._house.workers,
+                config.bandwidth_limit_mib_per_second * _MIB,
+            ),
+            older=older,
         )
-        self._done = work(request, lock_fd=lock_fd, cancel=cancel, announce=house.announce)
-        self._seconds.update(self._done.stage_seconds)
+
+    def _condemn(self, name: str, damage: str) -> None:
+        """Say of an older artifact that it is not what it was: nothing is to be restored from it, nor compared with."""
+        with noted(self._problems):
+            verify.judge(self._house, self._house.store.get(name), verify.Reading(None, None, damage))
+            self._artifacts = self._house.store.scan()
 
     def _make_room(self, needed: int) -> None:
         """Where room is lacking, what is past its time goes now instead of after the run."""
@@ -175,9 +198,11 @@ class _Run:
             state_reason=doubt,
             verified_at=None if doubt else now,
             run=msgspec.structs.replace(self._record, artifact=name, finished_at=now, duration_seconds=self._elapsed()),
+            preset=house.config.backup.preset,
+            reused_from=self._reused_from,
             source=self._source.file if self._source is not None else None,
             host=platform.node(),
-            program=f"scpln-backup {__version__}",
+            program=PROGRAM,
             sqlite=sqlite3.sqlite_version,
         )
 

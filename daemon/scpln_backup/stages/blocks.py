@@ -26,6 +26,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 BLOCK = 1024 * 1024
+IN_FLIGHT_PER_WORKER = 3  # blocks, for a window of `in_order` that keeps every worker busy
 # Noise grows a little when it is encoded. A greater length is damage, and no reason to ask for gigabytes of memory.
 _LONGEST = BLOCK + 64 * 1024
 

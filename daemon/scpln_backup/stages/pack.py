@@ -12,13 +12,12 @@ import msgspec
 
 from scpln_backup.errors import ArtifactError
 from scpln_backup.model import Compression, Preset
-from scpln_backup.stages.blocks import BLOCK, codec_for, encoded_blocks, in_order, written_here
+from scpln_backup.stages.blocks import BLOCK, IN_FLIGHT_PER_WORKER, codec_for, encoded_blocks, in_order, written_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-_BLOCKS_IN_FLIGHT_PER_WORKER = 3
 _CHUNK = 64 * 1024  # of a stream that somebody else wrote
 
 
@@ -59,7 +58,8 @@ def compress(
         os.fdopen(os.open(artifact, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target,
         ThreadPoolExecutor(workers) as pool,
     ):
-        window = workers * _BLOCKS_IN_FLIGHT_PER_WORKER
+        os.posix_fadvise(source.fileno(), 0, 0, os.POSIX_FADV_NOREUSE)  # as `copying.opened`
+        window = workers * IN_FLIGHT_PER_WORKER
         target.writelines(in_order(pool, codec.encode, blocks(source), window))
         target.flush()
         os.fsync(target.fileno())
@@ -93,7 +93,7 @@ def unpack(
     with ThreadPoolExecutor(workers) as pool:
         if written_here(artifact, codec):
             encoded = counted(encoded_blocks(artifact, codec))
-            pieces = in_order(pool, codec.decode, encoded, workers * _BLOCKS_IN_FLIGHT_PER_WORKER)
+            pieces = in_order(pool, codec.decode, encoded, workers * IN_FLIGHT_PER_WORKER)
         else:
             pieces = _stream(counted(iter(lambda: artifact.read(_CHUNK), b"")), compression)
         for piece in pieces:

@@ -21,7 +21,8 @@ import msgspec
 
 from scpln_backup import errors
 from scpln_backup.model import Compression, Fingerprint, Preset, Stage
-from scpln_backup.stages import check, pack, snapshot, source
+from scpln_backup.stages import check, pack, reuse, snapshot, source
+from scpln_backup.support import niceness
 from scpln_backup.support.command import die_with_parent
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """`copy` and `artifact` are new files in the staging folder; the copy is gone when the work is done."""
+    """`copy` and `artifact` are new files in the staging folder; the copy is gone when the work is done.
+
+    `older` is an artifact to make the new one from if the database in it is the source's still.
+    """
 
     source: str
     copy: str
@@ -37,6 +41,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     compression: Compression
     preset: Preset
     limits: snapshot.Limits
+    older: reuse.Older | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
@@ -46,11 +51,15 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
+    """`reused`: the artifact has the older one's bytes. `older_damage` says in what way that one was found damaged."""
+
     snapshot: snapshot.SnapshotFacts
     fingerprint: Fingerprint
     artifact_bytes: int
     artifact_sha256: str
     stage_seconds: dict[Stage, float]
+    reused: bool = False
+    older_damage: str | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -114,12 +123,47 @@ class _Reporter:
 
 def run(request: Request, reporter: _Reporter) -> Done:
     """Do the whole work; raise BackupError or OSError."""
-    copy, artifact = Path(request.copy), Path(request.artifact)
     seconds: dict[Stage, float] = {}
     with _timed(seconds, Stage.SNAPSHOT):
-        report = reporter.progress(Stage.SNAPSHOT)
-        with _naming(copy):
-            facts = snapshot.take(Path(request.source), copy, request.limits, report)
+        facts, damage = _snapshot(request, reporter.progress(Stage.SNAPSHOT))
+    niceness.stand_back()  # no writer waits for us any more
+    if facts.unchanged and request.older is not None:
+        return _reused(request, request.older, reporter, facts, seconds)
+    return msgspec.structs.replace(_compressed(request, reporter, facts, seconds), older_damage=damage)
+
+
+def _snapshot(request: Request, report: Callable[[int, int], None]) -> tuple[snapshot.SnapshotFacts, str | None]:
+    """What `snapshot.take` gave, and the damage of the older artifact, which then was done without."""
+    path, copy, limits = Path(request.source), Path(request.copy), request.limits
+    damage = None
+    with _naming(copy):
+        if request.older is not None:
+            known = reuse.Content(request.older, limits.workers)
+            try:
+                return snapshot.take(path, copy, limits, report, known), None
+            except errors.ArtifactError as error:
+                damage = str(error)
+        return snapshot.take(path, copy, limits, report), damage
+
+
+def _reused(
+    request: Request,
+    older: reuse.Older,
+    reporter: _Reporter,
+    facts: snapshot.SnapshotFacts,
+    seconds: dict[Stage, float],
+) -> Done:
+    artifact = Path(request.artifact)
+    with _timed(seconds, Stage.PROVE), _naming(artifact):
+        reporter.progress(Stage.PROVE)
+        reuse.duplicate(older, artifact)
+    return Done(facts, older.fingerprint, older.bytes, older.sha256, seconds, reused=True)
+
+
+def _compressed(
+    request: Request, reporter: _Reporter, facts: snapshot.SnapshotFacts, seconds: dict[Stage, float]
+) -> Done:
+    copy, artifact = Path(request.copy), Path(request.artifact)
     # The check has one core and the compression what it leaves; either failing ends the run.
     with ThreadPoolExecutor(1) as beside:
         examined = beside.submit(_timed_check, seconds, copy, Path(request.source))
@@ -141,10 +185,10 @@ def run(request: Request, reporter: _Reporter) -> Done:
             )
         reporter.progress(Stage.CHECK)
         content = examined.result()
+    copy.unlink()  # with it goes what it took of the page cache, and what of it was not yet written never will be
     with _timed(seconds, Stage.PROVE):
         reporter.progress(Stage.PROVE)
         packed = _prove(artifact, request, raw_sha256)
-    copy.unlink()
     return Done(
         facts,
         content.fingerprint(raw_sha256, raw_bytes),
@@ -166,6 +210,7 @@ def _prove(artifact: Path, request: Request, raw_sha256: str) -> pack.Packed:
     with artifact.open("rb") as file:
         try:
             packed = pack.unpack(file, request.compression, request.limits.workers)
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # nobody reads it again soon
         except errors.ArtifactError as error:
             msg = f"{artifact}: what was written {error}; is the disk healthy? see: journalctl -k"
             raise errors.ProofError(msg) from error

@@ -1,0 +1,65 @@
+"""Standing back for the application on the same host, but for the instant in which it waits for us.
+
+Where the kernel, or the unit's SystemCallFilter=, refuses, nothing happens: a backup that is not nice is still one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NICE = 10
+# ioprio_set(2): glibc has no function for it, and the numbers are each processor's own (ioprio_get's is the next).
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30}.get(platform.machine())
+_IOPRIO_WHO_PROCESS = 1
+_IDLE = 3 << 13  # IOPRIO_CLASS_IDLE: served when nobody else wants the disk, or after a while all the same
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def background_disk() -> Iterator[None]:
+    """While the context lasts, what the calling thread reads and syncs waits for everybody else's."""
+    before = _ioprio()
+    if before is None or not _set_ioprio(_IDLE):
+        yield
+        return
+    try:
+        yield
+    finally:
+        _set_ioprio(before)
+
+
+def stand_back() -> None:
+    """From now on this process takes what the others leave, processor and disk. There is no way back.
+
+    Call it from the main thread, in a process that leads a session of its own: the priority is that of the calling
+    thread and of those that it starts from then on; and where the kernel shares processors out among sessions first
+    (sched_autogroup_enabled, Debian's default), a nice value counts within a session only, and the session's own
+    is what others feel.
+    """
+    with suppress(OSError):
+        os.nice(_NICE)
+    if os.getsid(0) == os.getpid():
+        with suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(_NICE), encoding="ascii")
+    _set_ioprio(_IDLE)
+
+
+def _ioprio() -> int | None:
+    """The calling thread's I/O class and level, None where they cannot be known."""
+    if _IOPRIO_SET is None:
+        return None
+    found = _libc.syscall(_IOPRIO_SET + 1, _IOPRIO_WHO_PROCESS, 0)
+    return None if found < 0 else int(found)
+
+
+def _set_ioprio(priority: int) -> bool:
+    return _IOPRIO_SET is not None and _libc.syscall(_IOPRIO_SET, _IOPRIO_WHO_PROCESS, 0, priority) == 0

@@ -1,0 +1,112 @@
+"""support/niceness.py, seen from outside: with ionice(1), ps(1), and what the kernel says of the session."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.faults import why_impossible
+
+AUTOGROUP = Path("/proc/self/autogroup").exists()
+USUAL = os.getpriority(os.PRIO_PROCESS, 0)
+LOW = min(19, USUAL + 10)
+
+_LOOK = """
+import json, os, subprocess, sys, threading
+from pathlib import Path
+from scpln_backup.support import niceness
+
+def look():
+    asked = ["ionice", "-p", str(threading.get_native_id())]
+    disk = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0].rstrip(":")
+    group = Path("/proc/self/autogroup")
+    session = int(group.read_text().split()[-1]) if group.exists() else None
+    return {"disk": disk, "nice": os.getpriority(os.PRIO_PROCESS, 0), "session": session}
+
+def in_a_thread():
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(look()))
+    thread.start()
+    thread.join()
+    return seen[0]
+
+"""
+
+
+def looked(code: str, *before: str, session: bool = True) -> list[dict[str, object]]:
+    """What a program of its own saw at each look."""
+    found = subprocess.run(
+        [*before, sys.executable, "-c", f"{_LOOK}seen = []\n{code}\nprint(json.dumps(seen))"],
+        capture_output=True,
+        text=True,
+        check=True,
+        start_new_session=session,
+    )
+    seen: list[dict[str, object]] = json.loads(found.stdout)
+    return seen
+
+
+def test_the_disk_is_left_to_others_for_a_while() -> None:
+    before, inside, after = looked(
+        "seen.append(look())\nwith niceness.background_disk(): seen.append(look())\nseen.append(look())"
+    )
+    assert inside == before | {"disk": "idle"}
+    assert before["disk"] != "idle"
+    assert after["disk"] in {before["disk"], "best-effort"}  # as which what has no class is served
+
+
+def test_what_the_operator_chose_comes_back() -> None:
+    before, after = looked(
+        "seen.append(look())\nwith niceness.background_disk(): pass\nseen.append(look())",
+        *("ionice", "-c", "best-effort", "-n", "6"),
+    )
+    assert before == after
+
+
+def test_other_threads_are_left_alone() -> None:
+    (seen,) = looked(
+        "import threading\nentered, leave = threading.Event(), threading.Event()\n"
+        "def work():\n with niceness.background_disk():\n  entered.set(); leave.wait()\n"
+        "thread = threading.Thread(target=work); thread.start(); entered.wait()\n"
+        "seen.append(look()); leave.set(); thread.join()"
+    )
+    assert seen["disk"] != "idle"
+
+
+def test_standing_back_is_for_all_that_follows() -> None:
+    main, thread, child = looked(
+        "niceness.stand_back()\nseen += [look(), in_a_thread()]\n"
+        "again = [sys.executable, '-c', 'import os; print(os.getpriority(os.PRIO_PROCESS, 0))']\n"
+        "seen.append(int(subprocess.run(again, capture_output=True, check=True).stdout))"
+    )
+    assert main == thread == {"disk": "idle", "nice": LOW, "session": 10 if AUTOGROUP else None}
+    assert child == LOW
+
+
+def test_what_is_nicer_already_gets_nicer_still() -> None:
+    (seen,) = looked("niceness.stand_back()\nseen.append(look())", "nice", "-n", "15")
+    assert seen["nice"] == 19
+
+
+def test_a_session_of_others_is_left_alone() -> None:
+    """A terminal's, or the test runner's: whoever calls it there is only one of many."""
+    before = Path("/proc/self/autogroup").read_text().split()[-1] if AUTOGROUP else None
+    (seen,) = looked("niceness.stand_back()\nseen.append(look())", session=False)
+    assert (seen["nice"], seen["disk"]) == (LOW, "idle")
+    assert seen["session"] == (int(before) if before is not None else None)
+
+
+@pytest.mark.skipif(why_impossible() is not None, reason=str(why_impossible()))
+def test_where_it_is_refused_nothing_happens() -> None:
+    """As in a unit whose SystemCallFilter= has no @resources."""
+    refused = ["strace", "-f", "-qq", "-o", os.devnull, "-e", "inject=ioprio_set,setpriority:error=EPERM"]
+    seen = looked(
+        "seen.append(look())\nwith niceness.background_disk(): seen.append(look())\n"
+        "niceness.stand_back()\nseen.append(look())",
+        *refused,
+    )
+    assert {look["disk"] for look in seen} == {seen[0]["disk"]}
+    assert [look["nice"] for look in seen] == [USUAL] * 3
