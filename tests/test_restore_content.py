@@ -23,7 +23,7 @@ from scpln_backup.model import Compression, Preset
 from scpln_backup.operations import reading
 from scpln_backup.operations.restore import journal as journals
 from scpln_backup.operations.restore.journal import Phase
-from scpln_backup.stages import check, inspector, pack, tables, unpack
+from scpln_backup.stages import blocks, check, inspector, pack, tables, unpack
 from scpln_backup.stages.blocks import BLOCK
 from support.databases import SAMPLE, grow, names
 from support.restore_house import RestoreHouse, RestorePlace, bytes_of_set, content, make
@@ -51,7 +51,7 @@ def unpacked(folder: Path, stored: bytes, compression: Compression, workers: int
     written, told = folder / "written.db", [0]
     with written.open("wb") as target:
         found = unpack.unpack(io.BytesIO(stored), compression, workers, target.fileno(), told.append)
-    assert found == unpack.Stored(hashlib.sha256(stored).hexdigest(), len(stored))
+    assert found == blocks.Stored(hashlib.sha256(stored).hexdigest(), len(stored))
     assert told[-1] == written.stat().st_size
     return written.read_bytes()
 
@@ -143,7 +143,9 @@ class TestProver:
         path = make(tmp_path / "some.db", "x")
         with reading.Prover() as prover:
             os.kill(prover._process.pid, signal.SIGBUS)
-            with pytest.raises(BackupError, match=r"some\.db: cannot be checked: .* died \(signal 7\)"):
+            with pytest.raises(
+                BackupError, match=r"some\.db: cannot be checked: .* died: signal 7, bus error; is the disk"
+            ):
                 prover.prove(path, nothing)
 
     def test_given_up(self, tmp_path):

@@ -309,7 +309,7 @@ def test_one_that_cannot_be_opened_costs_the_success_only(nights: Nights) -> Non
 def older(tmp_path: Path) -> reuse.Older:
     """An artifact of a database of more than three blocks."""
     source, artifact = databases.grow(tmp_path / "source.db", 3.5), tmp_path / "older"
-    sha256, size = pack.compress(
+    copied = pack.compress(
         source,
         artifact,
         compression=Compression.GZIP,
@@ -324,20 +324,20 @@ def older(tmp_path: Path) -> reuse.Older:
         compression=Compression.GZIP,
         bytes=len(stored),
         sha256=hashlib.sha256(stored).hexdigest(),
-        fingerprint=content.fingerprint(sha256, size),
+        fingerprint=content.fingerprint(copied.raw_sha256, copied.raw_bytes),
     )
 
 
 def test_the_content_is_the_database(older: reuse.Older, tmp_path: Path) -> None:
     content = reuse.Content(older, 2)
     for _ in range(2):  # whoever has read it once may do so again
-        assert b"".join(content.blocks()) == (tmp_path / "source.db").read_bytes()
+        assert b"".join(content.each(lambda _offset, block: block)) == (tmp_path / "source.db").read_bytes()
     assert content.size_bytes == (tmp_path / "source.db").stat().st_size
     assert content.sha256 == hashlib.sha256((tmp_path / "source.db").read_bytes()).hexdigest()
 
 
 def test_content_that_is_not_read_to_its_end(older: reuse.Older, tmp_path: Path) -> None:
-    blocks = reuse.Content(older, 2).blocks()
+    blocks = reuse.Content(older, 2).each(lambda _offset, block: block)
     next(blocks)
     blocks.close()
     reuse.duplicate(older, tmp_path / "new")
@@ -353,13 +353,13 @@ def test_damaged_content(older: reuse.Older, tmp_path: Path, damage: str) -> Non
     else:
         flip(path, older.bytes // 2)
     with pytest.raises(ArtifactError):
-        list(reuse.Content(older, 2).blocks())
+        list(reuse.Content(older, 2).each(lambda _offset, block: block))
 
 
 def test_content_that_cannot_be_read(older: reuse.Older) -> None:
     unreadable = msgspec.structs.replace(older, path="/proc/self/mem")
-    with pytest.raises(ArtifactError, match=r"^it cannot be read: Input/output error$"):
-        list(reuse.Content(unreadable, 2).blocks())
+    with pytest.raises(reuse.UnreadableError, match=r"^/proc/self/mem: cannot be read: Input/output error$"):
+        list(reuse.Content(unreadable, 2).each(lambda _offset, block: block))
 
 
 def test_a_duplicate(older: reuse.Older, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from scpln_backup.errors import (
     SourceTruncatedError,
 )
 from scpln_backup.stages import check, copying, rollback, snapshot
+from scpln_backup.stages.blocks import BLOCK
 from support import databases
 from support.databases import names
 from support.writer import Session
@@ -136,7 +137,7 @@ def test_progress_is_in_bytes_and_reaches_the_end(path, copy):
     seen = []
     snapshot.take(path, copy, PATIENT, lambda done, total: seen.append((done, total)))
     size = path.stat().st_size
-    assert seen == [(min(n * PIECE, size), size) for n in range(1, -(-size // PIECE) + 1)]
+    assert seen == [(min(n * BLOCK, size), size) for n in range(1, -(-size // BLOCK) + 1)]
 
 
 def test_pages_changed_between_the_passes_are_rewritten_and_no_others(path, copy):
@@ -423,15 +424,15 @@ class Last:
         self.sha256 = sha256 or hashlib.sha256(content).hexdigest()
         self.read = 0
 
-    def blocks(self):
+    def each(self, function):
         for offset in range(0, len(self.content), 1 << 20):
             self.read += 1
-            yield self.content[offset : offset + (1 << 20)]
+            yield function(offset, self.content[offset : offset + (1 << 20)])
 
 
 class Damaged(Last):
-    def blocks(self):
-        yield from super().blocks()
+    def each(self, function):
+        yield from super().each(function)
         raise ArtifactError("it is damaged")
 
 

@@ -103,6 +103,8 @@ class _Run:
             self._reused_from = older.name
         elif older is not None and done.older_damage is not None:
             self._condemn(older.name, done.older_damage)
+        elif done.older_unread is not None:
+            self._problems.append(done.older_unread)
 
     def _request(self, older: Older | None) -> worker.Request:
         config, staging = self._house.config.backup, self._house.store.staging

@@ -14,9 +14,9 @@ import msgspec
 
 from scpln_backup.errors import BackupError
 from scpln_backup.model import Fingerprint, TableFacts  # noqa: TC001 - msgspec reads the annotations at run time
-from scpln_backup.stages import check, inspector, tables, unpack
+from scpln_backup.stages import blocks, check, inspector, tables, unpack
 from scpln_backup.support import files
-from scpln_backup.support.command import SHIELDED, start_worker
+from scpln_backup.support.command import SHIELDED, ending, start_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ class Proven(msgspec.Struct, frozen=True):
 
 def write(
     file: BinaryIO, compression: Compression, workers: int, copy: Path, step: Callable[[int], None]
-) -> unpack.Stored:
+) -> blocks.Stored:
     """Decompress an artifact into the new file `copy` (0600); `step` gets the bytes written so far, and may raise.
 
     Raises ArtifactError when it does not decompress, OSError when it cannot be read or its copy not be written.
@@ -113,8 +113,7 @@ class Prover:
                 data = os.read(self._process.stdout.fileno(), _READ_SIZE)
                 if not data:
                     raise BackupError(
-                        f"{copy}: cannot be checked: the process that does so has died ({_ending(self._process.wait())}"
-                        f"); is the disk healthy? see: journalctl -k"
+                        f"{copy}: cannot be checked: the process that does so has died: {ending(self._process.wait())}"
                     )
                 answer += data
         verdict = _decoder.decode(answer)
@@ -131,7 +130,3 @@ def _read(copy: Path, given_up: threading.Event, *, with_tables: bool) -> tuple[
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _ending(status: int) -> str:
-    return f"signal {-status}" if status < 0 else f"exit code {status}"

@@ -14,7 +14,7 @@ from scpln_backup.events import ArtifactVerified, ShrinkAccepted
 from scpln_backup.model import Manifest, State
 from scpln_backup.operations import reading
 from scpln_backup.rules.naming import compression_of
-from scpln_backup.stages import unpack  # noqa: TC001 - msgspec reads the annotations at run time
+from scpln_backup.stages import blocks  # noqa: TC001 - msgspec reads the annotations at run time
 from scpln_backup.support.text import one_line
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Reading(msgspec.Struct, frozen=True):
     `stored` is None when the artifact cannot be decompressed.
     """
 
-    stored: unpack.Stored | None
+    stored: blocks.Stored | None
     fingerprint: Fingerprint | None
     error: str | None
 

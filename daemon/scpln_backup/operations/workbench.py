@@ -12,7 +12,7 @@ import msgspec
 from scpln_backup.errors import BackupError, StoppedError
 from scpln_backup.events import Announcer, Progressed, StageEntered
 from scpln_backup.stages import worker
-from scpln_backup.support.command import SHIELDED, start_worker
+from scpln_backup.support.command import SHIELDED, ending, start_worker
 
 if TYPE_CHECKING:
     import subprocess
@@ -50,7 +50,7 @@ def work(request: worker.Request, *, lock_fd: int, cancel: threading.Event, anno
         process.kill()  # it only works in the staging folder, which the caller clears
         status = process.wait()
         _close(process)
-    raise BackupError(f"the worker process ended without a result ({_ending(status)}); see the log")
+    raise BackupError(f"the worker process ended without a result: {ending(status)}")
 
 
 def _send(process: subprocess.Popen[bytes], request: worker.Request) -> None:
@@ -75,12 +75,6 @@ def _messages(process: subprocess.Popen[bytes], cancel: threading.Event) -> Iter
                 return
             *lines, rest = (rest + data).split(b"\n")
             yield from map(_decoder.decode, lines)
-
-
-def _ending(status: int) -> str:
-    if status == -9:  # noqa: PLR2004 - SIGKILL; our own kill comes after the stream has ended
-        return "killed; out of memory?"
-    return f"signal {-status}" if status < 0 else f"exit code {status}"
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

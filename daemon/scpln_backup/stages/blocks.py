@@ -8,12 +8,15 @@ cores inflate side by side; readers that don't know them skip them.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
 import deflate
+import msgspec
 
 from scpln_backup.errors import ArtifactError
 from scpln_backup.model import Compression, Preset
@@ -26,7 +29,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 BLOCK = 1024 * 1024
-IN_FLIGHT_PER_WORKER = 3  # blocks, for a window of `in_order` that keeps every worker busy
+_IN_FLIGHT_PER_WORKER = 3  # blocks, for a window of `in_order` that keeps every worker busy
 # Noise grows a little when it is encoded. A greater length is damage, and no reason to ask for gigabytes of memory.
 _LONGEST = BLOCK + 64 * 1024
 
@@ -51,7 +54,7 @@ class Codec(Protocol):
 
     def encode(self, block: bytes) -> bytes: ...
 
-    def decode(self, encoded: bytes) -> bytes:
+    def decode(self, encoded: bytes) -> bytes | bytearray:
         """Raise ArtifactError when the block's own checksum says that it is damaged."""
 
     def length(self, header: bytes) -> int | None:
@@ -70,14 +73,14 @@ class GzipCodec:
         head = _GZIP_HEADER.pack(_GZIP_START, 0, 0, _GZIP_OS_UNKNOWN, _GZIP_EXTRA_SIZE, _GZIP_SUBFIELD, 4, length)
         return b"".join((head, body, _GZIP_TRAILER.pack(deflate.crc32(block), len(block))))
 
-    def decode(self, encoded: bytes) -> bytes:
+    def decode(self, encoded: bytes) -> bytearray:
         checksum, size = _GZIP_TRAILER.unpack(encoded[-_GZIP_TRAILER.size :])
         if size > BLOCK:
             msg = "a block is damaged: its length is impossible"
             raise ArtifactError(msg)
         body = memoryview(encoded)[_GZIP_HEADER.size : -_GZIP_TRAILER.size]
         try:
-            block = bytes(deflate.deflate_decompress(body, size)) if size else b""
+            block = deflate.deflate_decompress(body, size) if size else bytearray()
         except deflate.DeflateError as error:
             msg = f"a block is damaged: {error}"
             raise ArtifactError(msg) from error
@@ -136,10 +139,10 @@ def _igzip(block: bytes) -> bytes:
     return isal_zlib.compress(block, 1, wbits=-zlib.MAX_WBITS)
 
 
-_DEFLATE: dict[Preset, Callable[[bytes], bytes]] = {
+_DEFLATE: dict[Preset, Callable[[bytes], bytes | bytearray]] = {
     Preset.FAST: _igzip,
-    Preset.BALANCED: lambda block: bytes(deflate.deflate_compress(block, 6)),
-    Preset.SMALL: lambda block: bytes(deflate.deflate_compress(block, 8)),
+    Preset.BALANCED: lambda block: deflate.deflate_compress(block, 6),
+    Preset.SMALL: lambda block: deflate.deflate_compress(block, 8),
 }
 _ZSTD_LEVEL = {Preset.FAST: 1, Preset.BALANCED: 3, Preset.SMALL: 15}
 
@@ -170,8 +173,41 @@ def encoded_blocks(file: BinaryIO, codec: Codec) -> Iterator[bytes]:
         yield header + rest
 
 
+class Stored(msgspec.Struct, frozen=True):
+    """What an artifact itself is."""
+
+    sha256: str
+    size_bytes: int
+
+
+class Tally:
+    """What passes through it makes up an artifact."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self._size = 0
+
+    def of(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self._sha256.update(piece)
+            self._size += len(piece)
+            yield piece
+
+    def stored(self) -> Stored:
+        return Stored(self._sha256.hexdigest(), self._size)
+
+
+def on_all_cores(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """`map` by so many workers, in order, that holds few items at a time: memory does not grow with the input."""
+    if workers == 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield from in_order(pool, function, items, workers * _IN_FLIGHT_PER_WORKER)
+
+
 def in_order(pool: Executor, function: Callable[[T], R], items: Iterable[T], window: int) -> Iterator[R]:
-    """`pool.map` that holds at most `window` items at a time, so that memory does not grow with the input."""
+    """`pool.map` that holds at most `window` items at a time."""
     pending: deque[Future[R]] = deque()
     for item in items:
         pending.append(pool.submit(function, item))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PROBLEMS_SHOWN = 3
+# The most that Debian's SQLite maps of a file.
+_MAPPED_BYTES = 2**31 - 65536
 # UnicodeDecodeError: where SQLite's own message quotes damaged text.
 _DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
 
@@ -46,9 +48,11 @@ class Content(msgspec.Struct, frozen=True):
         )
 
 
-def examine(copy: Path) -> Content:
+def examine(copy: Path, *, mapped: bool = False) -> Content:
     """Check a database that nobody writes, and take its content's fingerprint.
 
+    `mapped` has SQLite map the file into memory, which takes a third less time. An error of the disk is a SIGBUS then:
+    only for a process that may die of it.
     Raises the SourceError of what was found, for the caller to say in which file, and BackupError when the check
     itself could not be done.
     """
@@ -57,6 +61,8 @@ def examine(copy: Path) -> Content:
     # mode=ro: without it SQLite would make an empty file where the copy is gone.
     with closing(sqlite3.connect(source.uri(copy, "mode=ro&immutable=1"), uri=True)) as connection:
         try:
+            if mapped:
+                connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
             _integrity(connection)
             return _content(connection)
         except sqlite3.OperationalError as error:  # reading failed, which says nothing about what is there

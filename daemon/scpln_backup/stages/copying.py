@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotations at run time
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 import xxhash
@@ -19,6 +19,9 @@ from scpln_backup.support.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 PIECE = 256 * 1024
 RETRY_PAUSE_SECONDS = 0.2
@@ -61,8 +64,11 @@ class Known(Protocol):
     @property
     def sha256(self) -> str: ...
 
-    def blocks(self) -> Iterator[bytes]:
-        """Its bytes in order, whole pieces but for the last. ArtifactError when they turn out not to be those."""
+    def each(self, function: Callable[[int, bytes | bytearray], T]) -> Iterator[T]:
+        """What `function` makes of each block and its offset, on all cores, in order.
+
+        Blocks are whole pieces, but for the last.  ArtifactError when they turn out not to be those of the database.
+        """
 
 
 class BlockedTooLongError(Exception):
@@ -110,19 +116,23 @@ def same(descriptor: int, known: Known, tempo: Progress) -> list[bytes] | None:
     """The hashes of the file's pieces if its bytes are those of `known`; None at the first that is not."""
     if os.fstat(descriptor).st_size != known.size_bytes:
         return None
+
+    def compare(offset: int, block: bytes | bytearray) -> tuple[bytes, list[bytes]] | None:
+        found = read_at(descriptor, len(block), offset)
+        return (found, hashes(found)) if found == block else None
+
     whole = hashlib.sha256()
     digests: list[bytes] = []
-    offset = 0
-    for block in known.blocks():
-        found = bytearray(len(block))
-        view = memoryview(found)
-        if fill(descriptor, view, offset) < len(block) or found != block:
+    done = 0
+    for compared in known.each(compare):
+        if compared is None:
             return None
-        whole.update(found)
-        digests += [xxhash.xxh3_128_digest(view[at : at + PIECE]) for at in range(0, len(block), PIECE)]
-        offset += len(block)
-        tempo(offset, known.size_bytes)
-    return digests if (offset, whole.hexdigest()) == (known.size_bytes, known.sha256) else None
+        block, pieces = compared
+        whole.update(block)
+        digests += pieces
+        done += len(block)
+        tempo(done, known.size_bytes)
+    return digests if (done, whole.hexdigest()) == (known.size_bytes, known.sha256) else None
 
 
 @contextmanager
@@ -141,15 +151,33 @@ def fill(descriptor: int, buffer: memoryview, offset: int) -> int:
     """Read until the buffer is full or the file ends; return how many bytes there are."""
     have = 0
     while have < len(buffer):
-        try:
-            got = os.preadv(descriptor, [buffer[have:]], offset + have)
-        except OSError as error:
-            error.filename = str(Path(f"/proc/self/fd/{descriptor}").readlink())  # or it would be blamed on the copy
-            raise
+        got = _reading(descriptor, os.preadv, [buffer[have:]], offset + have)
         if got == 0:
             break
         have += got
     return have
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """So many bytes, or what there is of them before the end of the file."""
+    found = _reading(descriptor, os.pread, size, offset)
+    while len(found) < size and (more := _reading(descriptor, os.pread, size - len(found), offset + len(found))):
+        found += more
+    return found
+
+
+def _reading(descriptor: int, function: Callable[[int, T, int], R], what: T, offset: int) -> R:
+    try:
+        return function(descriptor, what, offset)
+    except OSError as error:
+        error.filename = str(Path(f"/proc/self/fd/{descriptor}").readlink())  # or it would be blamed on the copy
+        raise
+
+
+def hashes(data: bytes) -> list[bytes]:
+    """The hash of each piece."""
+    view = memoryview(data)
+    return [xxhash.xxh3_128_digest(view[at : at + PIECE]) for at in range(0, len(data), PIECE)]
 
 
 def write_all(descriptor: int, data: memoryview, offset: int) -> None:

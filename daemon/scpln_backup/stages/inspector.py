@@ -53,7 +53,7 @@ def main() -> None:
 
 def judge(database: Path) -> Verdict:
     try:
-        return Sound(check.examine(database))
+        return Sound(check.examine(database, mapped=True))
     except SourceError as error:
         return Unsound(str(error))
     except BackupError as error:

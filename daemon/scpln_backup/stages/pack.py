@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import msgspec
+import xxhash
 
-from scpln_backup.errors import ArtifactError
+from scpln_backup.errors import ArtifactError, ProofError
 from scpln_backup.model import Compression, Preset
-from scpln_backup.stages.blocks import BLOCK, IN_FLIGHT_PER_WORKER, codec_for, encoded_blocks, in_order, written_here
+from scpln_backup.stages.blocks import BLOCK, Stored, Tally, codec_for, encoded_blocks, on_all_cores, written_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,13 +22,20 @@ if TYPE_CHECKING:
 _CHUNK = 64 * 1024  # of a stream that somebody else wrote
 
 
-class Packed(msgspec.Struct, frozen=True):
-    """sha256 and size of a database, and of its artifact."""
+class Compressed(msgspec.Struct, frozen=True):
+    """sha256 and size of a copy, and the xxh3-128 of each of its blocks: 128 bits against accidents."""
 
     raw_sha256: str
     raw_bytes: int
-    artifact_sha256: str
-    artifact_bytes: int
+    digests: list[bytes]
+
+
+class Packed(msgspec.Struct, frozen=True):
+    """sha256 and size of a database, and its artifact's."""
+
+    raw_sha256: str
+    raw_bytes: int
+    stored: Stored
 
 
 def compress(
@@ -38,70 +46,81 @@ def compress(
     preset: Preset,
     workers: int,
     progress: Callable[[int, int], None],
-) -> tuple[str, int]:
-    """Write the new file `artifact`, durably; return the copy's sha256 and size."""
+) -> Compressed:
+    """Write the new file `artifact`, durably; return what the copy held."""
     codec = codec_for(compression, preset)
-    digest = hashlib.sha256()
+    whole = hashlib.sha256()
+    digests: list[bytes] = []
     total = copy.stat().st_size
     done = 0
 
-    def blocks(source: BinaryIO) -> Iterator[bytes]:
-        nonlocal done
-        while block := source.read(BLOCK):
-            digest.update(block)
-            yield block
-            done += len(block)
-            progress(done, total)
+    def read_and_encode(offset: int) -> tuple[bytes, bytes, bytes]:
+        block = os.pread(source.fileno(), BLOCK, offset)
+        if len(block) < min(BLOCK, total - offset):
+            raise OSError(errno.EIO, "a part of it could not be read", str(copy))
+        return block, xxhash.xxh3_128_digest(block), codec.encode(block)
 
     with (
         copy.open("rb", buffering=0) as source,
         os.fdopen(os.open(artifact, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target,
-        ThreadPoolExecutor(workers) as pool,
     ):
         os.posix_fadvise(source.fileno(), 0, 0, os.POSIX_FADV_NOREUSE)  # as `copying.opened`
-        window = workers * IN_FLIGHT_PER_WORKER
-        target.writelines(in_order(pool, codec.encode, blocks(source), window))
+        for block, digest, encoded in on_all_cores(read_and_encode, range(0, total, BLOCK), workers):
+            whole.update(block)  # by one thread, in order; the rest of the work is for the others
+            digests.append(digest)
+            target.write(encoded)
+            done += len(block)
+            progress(done, total)
         target.flush()
         os.fsync(target.fileno())
         # What is proven next should come from the disk rather than from memory; after the fsync the pages are
         # clean and can go.
         os.posix_fadvise(target.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return digest.hexdigest(), done
+    return Compressed(whole.hexdigest(), done, digests)
+
+
+def prove(artifact: BinaryIO, compression: Compression, workers: int, copied: Compressed) -> Stored:
+    """Read an artifact of ours back and compare every block of it with what was copied.
+
+    Raises ArtifactError when it does not decompress, ProofError when it decompresses to something else.  The hashes of
+    the blocks are compared, on all cores, and not a sha256, which one core would have to take of them all.
+    """
+    codec = codec_for(compression)
+    tally = Tally()
+
+    def digest(encoded: bytes) -> bytes:
+        return xxhash.xxh3_128_digest(codec.decode(encoded))
+
+    found = list(on_all_cores(digest, tally.of(encoded_blocks(artifact, codec)), workers))
+    if not found or found != copied.digests:
+        raise ProofError("does not decompress to what was copied")
+    return tally.stored()
 
 
 def unpack(
     artifact: BinaryIO,
     compression: Compression,
     workers: int,
-    write: Callable[[bytes], object] | None = None,
+    write: Callable[[bytes | bytearray], object] | None = None,
 ) -> Packed:
     """Read a whole artifact, ours or another's, and return what it and its content are.
 
     `write` gets the decompressed database piece by piece.  Raises ArtifactError when it does not decompress.
     """
-    stored = hashlib.sha256()
     raw = hashlib.sha256()
-    sizes = [0, 0]
-
-    def counted(pieces: Iterator[bytes]) -> Iterator[bytes]:
-        for piece in pieces:
-            stored.update(piece)
-            sizes[0] += len(piece)
-            yield piece
-
+    size = 0
+    tally = Tally()
     codec = codec_for(compression)
-    with ThreadPoolExecutor(workers) as pool:
-        if written_here(artifact, codec):
-            encoded = counted(encoded_blocks(artifact, codec))
-            pieces = in_order(pool, codec.decode, encoded, workers * IN_FLIGHT_PER_WORKER)
-        else:
-            pieces = _stream(counted(iter(lambda: artifact.read(_CHUNK), b"")), compression)
-        for piece in pieces:
-            raw.update(piece)
-            sizes[1] += len(piece)
-            if write is not None:
-                write(piece)
-    return Packed(raw.hexdigest(), sizes[1], stored.hexdigest(), sizes[0])
+    if written_here(artifact, codec):
+        pieces = on_all_cores(codec.decode, tally.of(encoded_blocks(artifact, codec)), workers)
+    else:
+        pieces = _stream(tally.of(iter(lambda: artifact.read(_CHUNK), b"")), compression)
+    for piece in pieces:
+        raw.update(piece)
+        size += len(piece)
+        if write is not None:
+            write(piece)
+    return Packed(raw.hexdigest(), size, tally.stored())
 
 
 def _stream(chunks: Iterator[bytes], compression: Compression) -> Iterator[bytes]:

@@ -14,20 +14,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from scpln_backup.errors import ArtifactError, ProofError
 from scpln_backup.model import Compression, Fingerprint  # noqa: TC001 - msgspec reads the annotations at run time
-from scpln_backup.stages.blocks import BLOCK, IN_FLIGHT_PER_WORKER, codec_for, encoded_blocks, in_order
+from scpln_backup.stages.blocks import BLOCK, Codec, Stored, Tally, codec_for, encoded_blocks, on_all_cores
 from scpln_backup.stages.copying import fill, opened, write_all
 from scpln_backup.support.reflink import reflink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
 
 
 class Older(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +39,10 @@ class Older(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     sha256: str
     fingerprint: Fingerprint
+
+
+class UnreadableError(ArtifactError):
+    """The artifact could not be read, which says nothing about what it holds."""
 
 
 class Content:
@@ -54,25 +59,30 @@ class Content:
     def sha256(self) -> str:
         return self._older.fingerprint.sha256
 
-    def blocks(self) -> Iterator[bytes]:
-        """Decompress the artifact. Raises ArtifactError when it does not, or is not what its manifest says."""
+    def each(self, function: Callable[[int, bytes | bytearray], T]) -> Iterator[T]:
+        """Decompress the artifact.
+
+        Raises ArtifactError when it does not, or is not what its manifest says, UnreadableError when it cannot be read.
+        """
         older = self._older
         codec = codec_for(older.compression)
-        stored = hashlib.sha256()
+        tally = Tally()
 
-        def counted(encoded: Iterator[bytes]) -> Iterator[bytes]:
-            for block in encoded:
-                stored.update(block)
-                yield block
+        def decoded(numbered: tuple[int, bytes]) -> T:
+            number, encoded = numbered
+            return function(number * BLOCK, codec.decode(encoded))
 
-        try:
-            with Path(older.path).open("rb") as file, ThreadPoolExecutor(self._workers) as pool:
-                encoded = counted(encoded_blocks(file, codec))
-                yield from in_order(pool, codec.decode, encoded, self._workers * IN_FLIGHT_PER_WORKER)
-        except OSError as error:
-            raise ArtifactError(f"it cannot be read: {error.strerror}") from error
-        if stored.hexdigest() != older.sha256:
+        yield from on_all_cores(decoded, enumerate(tally.of(self._encoded(codec))), self._workers)
+        if tally.stored() != Stored(older.sha256, older.bytes):
             raise ArtifactError("its sha256 differs from the manifest's: the file was changed or damaged")
+
+    def _encoded(self, codec: Codec) -> Iterator[bytes]:
+        # A generator of its own, that no other file's error be taken for one of this.
+        try:
+            with Path(self._older.path).open("rb") as file:
+                yield from encoded_blocks(file, codec)
+        except OSError as error:
+            raise UnreadableError(f"{self._older.path}: cannot be read: {error.strerror}") from error
 
 
 def duplicate(older: Older, artifact: Path) -> None:

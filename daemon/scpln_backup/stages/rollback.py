@@ -18,6 +18,7 @@ import xxhash
 
 from scpln_backup.errors import SourceBusyError
 from scpln_backup.stages import source as live
+from scpln_backup.stages.blocks import BLOCK, on_all_cores
 from scpln_backup.stages.copying import (
     PIECE,
     RETRY_PAUSE_SECONDS,
@@ -30,7 +31,9 @@ from scpln_backup.stages.copying import (
     Tempo,
     begin_read,
     fill,
+    hashes,
     opened,
+    read_at,
     same,
     write_all,
 )
@@ -151,7 +154,7 @@ def _unchanged(source: _Source, known: Known, tempo: Progress) -> SnapshotFacts 
 def _two_passes(source: _Source, dst: int, tempo: Progress) -> SnapshotFacts:
     """Copy without the lock, then rewrite under it what has changed since."""
     with niceness.background_disk():
-        digests = _first_pass(source.descriptor, dst, tempo)
+        digests = _first_pass(source, dst, tempo)
     rewritten: list[int] = []
 
     def rewrite(index: int, piece: memoryview) -> None:
@@ -177,20 +180,26 @@ def _two_passes(source: _Source, dst: int, tempo: Progress) -> SnapshotFacts:
     raise SourceBusyError(msg)
 
 
-def _first_pass(src: int, dst: int, tempo: Progress) -> list[bytes]:
-    """Copy the file as it is, torn or not; return the hash of each piece as it was written."""
-    total = os.fstat(src).st_size
+def _first_pass(source: _Source, dst: int, tempo: Progress) -> list[bytes]:
+    """Copy the file as it is, torn or not; return the hash of each piece as it was written.
+
+    One thread writes, as the kernel would let no second one write to the same file; the others read for it.
+    """
+    total = os.fstat(source.descriptor).st_size
+
+    def read(offset: int) -> tuple[bytes, list[bytes]]:
+        block = read_at(source.descriptor, BLOCK, offset)
+        return block, hashes(block)
+
     digests: list[bytes] = []
-    buffer = memoryview(bytearray(PIECE))
-    offset = 0
-    while offset < total:
-        piece = buffer[: fill(src, buffer, offset)]
-        if not piece:
+    done = 0
+    for block, hashed in on_all_cores(read, range(0, total, BLOCK), source.limits.workers):
+        if not block:
             break  # it shrank meanwhile; the locked pass settles the length
-        write_all(dst, piece, offset)
-        digests.append(xxhash.xxh3_128_digest(piece))
-        offset += len(piece)
-        tempo(offset, total)
-        if len(piece) < PIECE:
+        write_all(dst, memoryview(block), done)
+        digests += hashed
+        done += len(block)
+        tempo(done, total)
+        if len(block) < BLOCK:
             break
     return digests

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 import xxhash
@@ -15,23 +14,12 @@ from scpln_backup.stages import blocks, pack
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from scpln_backup.model import Compression
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-_BLOCKS_IN_FLIGHT_PER_WORKER = 3
 _READ = 1024 * 1024
-
-
-class Stored(msgspec.Struct, frozen=True):
-    """What an artifact itself is."""
-
-    sha256: str
-    size_bytes: int
 
 
 class FileHash(msgspec.Struct, frozen=True):
@@ -44,7 +32,7 @@ class FileHash(msgspec.Struct, frozen=True):
 
 def unpack(
     artifact: BinaryIO, compression: Compression, workers: int, target: int, step: Callable[[int], None]
-) -> Stored:
+) -> blocks.Stored:
     """Write the database of an artifact, ours or another's, into the new file that the descriptor `target` is of.
 
     `step` gets the bytes done so far, in the calling thread, and may raise.  What was written is not hashed on the way:
@@ -59,14 +47,14 @@ def unpack(
             os.ftruncate(target, 0)
     done = 0
 
-    def write(piece: bytes) -> None:
+    def write(piece: bytes | bytearray) -> None:
         nonlocal done
         _write_all(target, piece, done)
         done += len(piece)
         step(done)
 
     packed = pack.unpack(artifact, compression, workers, write)
-    return Stored(packed.artifact_sha256, packed.artifact_bytes)
+    return packed.stored
 
 
 class _ShortBlockError(Exception):
@@ -75,21 +63,13 @@ class _ShortBlockError(Exception):
 
 def _block_by_block(
     artifact: BinaryIO, codec: blocks.Codec, workers: int, target: int, step: Callable[[int], None]
-) -> Stored:
+) -> blocks.Stored:
     """Each worker inflates a block and writes it where it belongs, for all but the last are of one length.
 
     Handing the blocks to one thread to write them in order takes half as long again: their memory would go from one
     core's cache, and one heap, to another's.
     """
-    stored = hashlib.sha256()
-    size = done = 0
-
-    def numbered() -> Iterator[tuple[int, bytes]]:
-        nonlocal size
-        for number, encoded in enumerate(blocks.encoded_blocks(artifact, codec)):
-            stored.update(encoded)
-            size += len(encoded)
-            yield number, encoded
+    tally = blocks.Tally()
 
     def place(block: tuple[int, bytes]) -> int:
         number, encoded = block
@@ -98,24 +78,17 @@ def _block_by_block(
         return len(piece)
 
     whole = True
-    for length in _on_all_cores(place, numbered(), workers):
+    done = 0
+    for length in blocks.on_all_cores(place, enumerate(tally.of(blocks.encoded_blocks(artifact, codec))), workers):
         if not whole:
             raise _ShortBlockError
         whole = length == blocks.BLOCK
         done += length
         step(done)
-    return Stored(stored.hexdigest(), size)
+    return tally.stored()
 
 
-def _on_all_cores(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
-    if workers == 1:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        yield from blocks.in_order(pool, function, items, workers * _BLOCKS_IN_FLIGHT_PER_WORKER)
-
-
-def _write_all(descriptor: int, piece: bytes, offset: int) -> None:
+def _write_all(descriptor: int, piece: bytes | bytearray, offset: int) -> None:
     rest = memoryview(piece)
     while rest:
         written = os.pwrite(descriptor, rest, offset)

@@ -21,9 +21,9 @@ import msgspec
 
 from scpln_backup import errors
 from scpln_backup.model import Compression, Fingerprint, Preset, Stage
-from scpln_backup.stages import check, pack, reuse, snapshot, source
+from scpln_backup.stages import blocks, check, pack, reuse, snapshot, source
 from scpln_backup.support import niceness
-from scpln_backup.support.command import die_with_parent
+from scpln_backup.support.command import die_with_parent, keep_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,7 +51,10 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """`reused`: the artifact has the older one's bytes. `older_damage` says in what way that one was found damaged."""
+    """`reused`: the artifact has the older one's bytes.
+
+    `older_damage` says in what way that one was found damaged, `older_unread` why it could not be read.
+    """
 
     snapshot: snapshot.SnapshotFacts
     fingerprint: Fingerprint
@@ -60,6 +63,7 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     stage_seconds: dict[Stage, float]
     reused: bool = False
     older_damage: str | None = None
+    older_unread: str | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -78,6 +82,7 @@ Message = Progress | Done | Failed
 
 def main() -> None:
     die_with_parent()
+    keep_freed_memory()
     with suppress(OSError):
         # When memory runs out the kernel should take the run, which can be made again, and leave the daemon.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
@@ -125,25 +130,30 @@ def run(request: Request, reporter: _Reporter) -> Done:
     """Do the whole work; raise BackupError or OSError."""
     seconds: dict[Stage, float] = {}
     with _timed(seconds, Stage.SNAPSHOT):
-        facts, damage = _snapshot(request, reporter.progress(Stage.SNAPSHOT))
+        facts, trouble = _snapshot(request, reporter.progress(Stage.SNAPSHOT))
     niceness.stand_back()  # no writer waits for us any more
     if facts.unchanged and request.older is not None:
         return _reused(request, request.older, reporter, facts, seconds)
-    return msgspec.structs.replace(_compressed(request, reporter, facts, seconds), older_damage=damage)
+    done = _compressed(request, reporter, facts, seconds)
+    if isinstance(trouble, reuse.UnreadableError):
+        return msgspec.structs.replace(done, older_unread=str(trouble))
+    return msgspec.structs.replace(done, older_damage=str(trouble)) if trouble is not None else done
 
 
-def _snapshot(request: Request, report: Callable[[int, int], None]) -> tuple[snapshot.SnapshotFacts, str | None]:
-    """What `snapshot.take` gave, and the damage of the older artifact, which then was done without."""
+def _snapshot(
+    request: Request, report: Callable[[int, int], None]
+) -> tuple[snapshot.SnapshotFacts, errors.ArtifactError | None]:
+    """What `snapshot.take` gave, and the trouble with the older artifact, which then was done without."""
     path, copy, limits = Path(request.source), Path(request.copy), request.limits
-    damage = None
+    trouble = None
     with _naming(copy):
         if request.older is not None:
             known = reuse.Content(request.older, limits.workers)
             try:
                 return snapshot.take(path, copy, limits, report, known), None
             except errors.ArtifactError as error:
-                damage = str(error)
-        return snapshot.take(path, copy, limits, report), damage
+                trouble = error
+        return snapshot.take(path, copy, limits, report), trouble
 
 
 def _reused(
@@ -175,7 +185,7 @@ def _compressed(
             report(done, total)
 
         with _timed(seconds, Stage.COMPRESS), _naming(artifact):
-            raw_sha256, raw_bytes = pack.compress(
+            copied = pack.compress(
                 copy,
                 artifact,
                 compression=request.compression,
@@ -185,15 +195,17 @@ def _compressed(
             )
         reporter.progress(Stage.CHECK)
         content = examined.result()
-    copy.unlink()  # with it goes what it took of the page cache, and what of it was not yet written never will be
-    with _timed(seconds, Stage.PROVE):
         reporter.progress(Stage.PROVE)
-        packed = _prove(artifact, request, raw_sha256)
+        proven = beside.submit(_timed_proof, seconds, artifact, request, copied)
+        # With it goes what it took of the page cache, which takes its time, and what of it was not yet written never
+        # will be.
+        copy.unlink()
+        stored = proven.result()
     return Done(
         facts,
-        content.fingerprint(raw_sha256, raw_bytes),
-        packed.artifact_bytes,
-        packed.artifact_sha256,
+        content.fingerprint(copied.raw_sha256, copied.raw_bytes),
+        stored.size_bytes,
+        stored.sha256,
         seconds,
     )
 
@@ -201,23 +213,27 @@ def _compressed(
 def _timed_check(seconds: dict[Stage, float], copy: Path, path: Path) -> check.Content:
     with _timed(seconds, Stage.CHECK):
         try:
-            return check.examine(copy)
+            return check.examine(copy, mapped=True)
         except errors.SourceError as error:
             raise source.blamed(path, error) from error
 
 
-def _prove(artifact: Path, request: Request, raw_sha256: str) -> pack.Packed:
+def _timed_proof(
+    seconds: dict[Stage, float], artifact: Path, request: Request, copied: pack.Compressed
+) -> blocks.Stored:
+    with _timed(seconds, Stage.PROVE):
+        return _prove(artifact, request, copied)
+
+
+def _prove(artifact: Path, request: Request, copied: pack.Compressed) -> blocks.Stored:
     with artifact.open("rb") as file:
         try:
-            packed = pack.unpack(file, request.compression, request.limits.workers)
+            stored = pack.prove(file, request.compression, request.limits.workers, copied)
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # nobody reads it again soon
-        except errors.ArtifactError as error:
+        except (errors.ArtifactError, errors.ProofError) as error:
             msg = f"{artifact}: what was written {error}; is the disk healthy? see: journalctl -k"
             raise errors.ProofError(msg) from error
-    if packed.raw_sha256 != raw_sha256:
-        msg = f"{artifact}: what was written does not decompress to what was copied; is the disk healthy?"
-        raise errors.ProofError(msg)
-    return packed
+    return stored
 
 
 @contextmanager
