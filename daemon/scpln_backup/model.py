@@ -114,7 +114,9 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt at a backup. While it lasts `finished_at` is None and the outcome `failed`.
 
     `writer_blocked_seconds` is how long the run held a lock that a writer of the source must wait for.
-    `interrupted` marks a run that was killed or stopped rather than one that failed by itself.
+    `interrupted` marks a run that was killed or stopped rather than one that failed by itself.  `reused_from` is the
+    artifact whose bytes the new one has, because the database had not changed since; `wal_growth_bytes` is by how much
+    the -wal grew that could not be begun anew meanwhile.
     """
 
     trigger: Trigger
@@ -132,6 +134,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     stage_seconds: dict[Stage, float] = msgspec.field(default_factory=dict)
     error: str | None = None
     interrupted: bool = False
+    reused_from: str | None = None
+    wal_growth_bytes: int | None = None
 
 
 class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,8 +153,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     `sha256` and `bytes` are of the artifact as stored, `fingerprint` of the database in it (None when it could not be
     read: a corrupt artifact of the old procedure).
     `accepted_at` is set when an operator said that a suspect shrink was meant; later runs are compared with
-    artifacts from then on only. `preset` is None for an artifact of the old procedure. `reused_from` is the artifact
-    whose bytes this one has, because the database had not changed since.
+    artifacts from then on only. `preset` is None for an artifact of the old procedure.
     """
 
     name: str
@@ -168,7 +171,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     accepted_at: datetime | None = None
     pinned: bool = False
     preset: Preset | None = None
-    reused_from: str | None = None
     run: RunRecord | None = None
     source: SourceFile | None = None
     host: str | None = None

@@ -38,8 +38,10 @@ Made by `{command}` on {date}, and made anew by it with your machine's figures.
 **What is measured.** The application's sample database, grown; it compresses about 9 : 1 with `gzip -6`.  First line of
 each table: the procedure that scpln-backup replaces (`sqlite3 .backup`, `gzip`).  Wall clock; processor time of all
 processes; the most memory that all processes had resident at once, and how much of it was no page of a file (shared
-libraries count once for each process).  Medians of {repeat} runs in turn, in alternating order after a warm-up, with the
-database in the page cache.  Everybody does what its own documentation says; tools that store files get a `.backup`.
+libraries count once for each process, and so does the copy that scpln-backup maps into memory while it is checked: pages
+that the kernel takes back when it needs them).  Medians of {repeat} runs in turn (of the presets `small` one), in
+alternating order after a warm-up, with the database in the page cache and as much used memory free as a copy needs.
+Everybody does what its own documentation says; tools that store files get a `.backup`.
 
 **Proven** means that within that time the copy passed `integrity_check`, was fingerprinted, and the artifact was synced
 to disk, read back, decompressed and compared with the copy.  The others do none of this: they stop when they have
@@ -51,7 +53,7 @@ _REPEAT = """\
 ## How to repeat it
 
     make bench                                                 64 MiB, some ten minutes, printed
-    make bench ARGS="--mib 256 1024 4096 --limit 60 --write"   this page, about two hours
+    make bench ARGS="--mib 256 1024 4096 --limit 20 --write"   this page, more than an hour
     make bench ARGS="--mib 1024 --only balanced seed"          some of the contenders (words of their names; `seed`)
     make bench ARGS="--folder /srv/scratch"                    on the disk to be measured
 
@@ -66,7 +68,7 @@ _TAIL = """\
 
 - A cold page cache or a slow disk: there the reading decides, and all are alike.  `.backup` reads the database once;
   scpln-backup reads it twice in rollback-journal mode, the second time under the lock that a writer waits for.
-- Other cores: compressing and proving use all of them, `.backup` and the snapshot's first pass one.
+- Other cores: compressing and proving use all of them, `.backup` one.
 - Other data: numbers that compress less take longer to compress, for everybody.
 - Variation: medians of few runs.  Differences of a tenth mean nothing.
 - What the tools are made for besides: restic and borg share what nights have in common and can encrypt (restic always

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from contenders import BALANCED, SEED, Contender, Job
 from measure import Sample, measure, measure_beside_a_writer, writer_alone
 
+from scpln_backup.model import Preset
 from support.writer import Report
 
 if TYPE_CHECKING:
@@ -64,20 +65,26 @@ def nights(
     kinds = (FIRST, CHANGED, UNCHANGED, RESTORE) if more else (FIRST, RESTORE)
     found: dict[str, Samples] = {kind: {contender: [] for contender in contenders} for kind in kinds}
     for turn in range(repeat):
-        jobs = {contender: _job(contender, database, folder / f"{n}") for n, contender in enumerate(contenders)}
+        taking = contenders if turn == 0 else quick(contenders)
+        jobs = {contender: _job(contender, database, folder / f"{n}") for n, contender in enumerate(taking)}
         for night, kind in enumerate((kind for kind in kinds if kind != RESTORE), start=1):
             if kind == CHANGED:
                 for path in {job.database for job in jobs.values()}:
                     _change(path, turn)
-            for contender in _in_turn(contenders, turn + night):
+            for contender in _in_turn(taking, turn + night):
                 jobs[contender] = jobs[contender]._replace(night=night)
                 sample = measure(contender.backup, jobs[contender], _LIMIT)
                 found[kind][contender].append(sample)
                 tell(f"  {kind} night, {contender.name}: {sample.problem or f'{sample.wall:.2f} s'}")
-        for contender in _in_turn(contenders, turn):
+        for contender in _in_turn(taking, turn):
             found[RESTORE][contender].append(_restored(contender, jobs[contender]))
             shutil.rmtree(jobs[contender].folder)
     return found
+
+
+def quick(contenders: Sequence[Contender]) -> list[Contender]:
+    """Without those that take a minute for what takes the others seconds: they are measured once."""
+    return [contender for contender in contenders if contender.preset is not Preset.SMALL]
 
 
 def warm_up(database: Path, folder: Path) -> None:
@@ -95,7 +102,7 @@ def beside(database: Path, folder: Path, contenders: Sequence[Contender], repeat
     felt = Felt(Report([], [], 0, 0))
     for turn in range(repeat):
         _add(felt.alone, writer_alone(database, _ALONE_SECONDS))
-        for contender in _in_turn(contenders, turn):
+        for contender in _in_turn(contenders if turn == 0 else quick(contenders), turn):
             job = _job(contender, database, folder / "beside")
             sample, report = measure_beside_a_writer(contender.backup, job, limit)
             shutil.rmtree(job.folder)

@@ -63,6 +63,8 @@ def document(record: RunRecord) -> dict[str, Any]:
         "finished_at": record.finished_at,
         "duration_seconds": record.duration_seconds,
         "writer_blocked_seconds": record.writer_blocked_seconds,
+        "wal_growth_bytes": record.wal_growth_bytes,
+        "reused_from": record.reused_from,
         "stage_seconds": record.stage_seconds,
         "error": record.error,
     }

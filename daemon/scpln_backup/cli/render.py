@@ -62,13 +62,16 @@ def run(record: RunRecord) -> None:
     click.echo(f"{record.artifact}  {record.outcome}")
     raw, stored = record.raw_bytes or 0, record.artifact_bytes or 0
     click.echo(f"  size      {human_bytes(stored)}, from {human_bytes(raw)}")
+    if record.reused_from is not None:
+        click.echo(f"  database  unchanged since {record.reused_from}, whose bytes were used again")
     stages = ", ".join(
         f"{stage} {human_duration(record.stage_seconds[stage])}"
         for stage in _STAGES_SHOWN
         if stage in record.stage_seconds
     )
     click.echo(f"  time      {human_duration(record.duration_seconds or 0)} ({stages})")
-    click.echo(f"  writers   waited at most {1000 * (record.writer_blocked_seconds or 0):.0f} ms")
+    wal = f"; the -wal grew by {human_bytes(record.wal_growth_bytes)} meanwhile" if record.wal_growth_bytes else ""
+    click.echo(f"  writers   waited at most {1000 * (record.writer_blocked_seconds or 0):.0f} ms{wal}")
     click.echo(f"  sha256    {record.sha256}")
 
 

@@ -164,6 +164,7 @@ def _(event: RunFinished) -> Told:
             "sha256": run.sha256,
             "seconds": _rounded(run.duration_seconds),
             "writer_blocked_seconds": _rounded(run.writer_blocked_seconds),
+            "reused_from": run.reused_from,
             "interrupted": True if run.interrupted else None,
             "error": run.error,
         },

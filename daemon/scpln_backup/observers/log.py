@@ -138,6 +138,8 @@ def _finished(record: RunRecord) -> None:
         "artifact": record.artifact,
         "seconds": _rounded(record.duration_seconds),
         "writer_blocked_seconds": _rounded(record.writer_blocked_seconds),
+        "wal_growth_bytes": record.wal_growth_bytes,
+        "reused_from": record.reused_from,
     }
     why = "" if record.error is None else f"; {record.error}"
     log.log(LEVELS[record.outcome], "backup %s: %s%s", record.outcome, _line(facts), why)

@@ -72,7 +72,6 @@ class _Run:
         self._artifacts: list[Artifact] = []
         self._source: SourceFacts | None = None
         self._done: worker.Done | None = None
-        self._reused_from: str | None = None
         self._seconds: dict[Stage, float] = {}
         self._problems: list[str] = []
         self._staged = house.store.staging / "artifact"
@@ -100,7 +99,7 @@ class _Run:
             self._done = done = work(self._request(known), lock_fd=lock_fd, cancel=cancel, announce=house.announce)
         self._seconds.update(done.stage_seconds)
         if older is not None and done.reused:
-            self._reused_from = older.name
+            self._record = msgspec.structs.replace(self._record, reused_from=older.name)
         elif older is not None and done.older_damage is not None:
             self._condemn(older.name, done.older_damage)
         elif done.older_unread is not None:
@@ -183,6 +182,7 @@ class _Run:
             sha256=done.artifact_sha256,
             raw_sha256=done.fingerprint.sha256,
             writer_blocked_seconds=done.snapshot.writer_blocked_seconds,
+            wal_growth_bytes=done.snapshot.wal_growth_bytes or None,
             stage_seconds=dict(self._seconds),
         )
         name = artifact_name(house.config.database.name, local, house.config.backup.compression, taken)
@@ -201,7 +201,6 @@ class _Run:
             verified_at=None if doubt else now,
             run=msgspec.structs.replace(self._record, artifact=name, finished_at=now, duration_seconds=self._elapsed()),
             preset=house.config.backup.preset,
-            reused_from=self._reused_from,
             source=self._source.file if self._source is not None else None,
             host=platform.node(),
             program=PROGRAM,
@@ -224,7 +223,12 @@ class _Run:
 
     def fail(self, error: BackupError, *, interrupted: bool = False) -> None:
         self._record = msgspec.structs.replace(
-            self._record, outcome=Outcome.FAILED, error=one_line(error), artifact=None, interrupted=interrupted
+            self._record,
+            outcome=Outcome.FAILED,
+            error=one_line(error),
+            artifact=None,
+            reused_from=None,
+            interrupted=interrupted,
         )
         with noted(self._problems):
             self._house.store.clean()

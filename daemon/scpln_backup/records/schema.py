@@ -146,6 +146,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # Of a new catalog nothing stands here yet: it has to be filled from the manifests first.
         "INSERT INTO meta (key, value) SELECT 'filled', '1' FROM meta WHERE key = 'installed_at'",
     ),
+    (
+        "ALTER TABLE runs ADD COLUMN reused_from TEXT",
+        "ALTER TABLE runs ADD COLUMN wal_growth_bytes INTEGER",
+    ),
 )
 VERSION = len(MIGRATIONS)
 

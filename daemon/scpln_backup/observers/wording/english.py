@@ -21,6 +21,7 @@ _LABELS = Labels(
     size="Size",
     duration="Duration",
     writers="Writers waited",
+    unchanged="Database unchanged since",
     trigger="Asked for by",
     next_run="Next run",
     page="Status page",

@@ -22,6 +22,7 @@ _LABELS = Labels(
     size="サイズ",
     duration="所要時間",
     writers="書き込みの待ち",
+    unchanged="データベース変更なし（流用元）",
     trigger="起動",
     next_run="次回の実行",
     page="ステータスページ",

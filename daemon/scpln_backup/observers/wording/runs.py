@@ -168,6 +168,8 @@ def _made(record: RunRecord, scene: Scene) -> tuple[Fact, ...]:
             size += texts.within.format(texts.from_database.format(size=human_bytes(record.raw_bytes)))
         change = figures.trend(record.artifact_bytes, earlier, lambda run: run.artifact_bytes, texts)
         facts.append((labels.size, texts.separator.join(filter(None, (size, change)))))
+    if record.reused_from is not None:
+        facts.append((labels.unchanged, record.reused_from))
     facts += _took(record, scene)
     if record.writer_blocked_seconds is not None:
         waited = scene.lasting(record.writer_blocked_seconds)

@@ -24,6 +24,7 @@ class Labels:
     size: str
     duration: str
     writers: str
+    unchanged: str
     trigger: str
     next_run: str
     page: str
