@@ -3,13 +3,15 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from scpln_backup.stages import check, rollback, snapshot
-from scpln_backup.support.reflink import reflink
+from scpln_backup.support.reflink import can_reflink, extents, reflink
 from support import databases
 from support.place import Place
 from support.writer import Session
@@ -103,6 +105,7 @@ def copy(sharing: Path) -> Iterator[Path]:
 
 def test_a_snapshot_reads_and_writes_nothing(path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
+        patched.delattr(os, "pread")
         patched.delattr(os, "preadv")
         patched.delattr(os, "pwrite")
         facts = snapshot.take(path, copy, LIMITS, nothing)
@@ -114,24 +117,59 @@ def test_a_snapshot_reads_and_writes_nothing(path: Path, copy: Path, monkeypatch
 
 def test_it_is_of_one_instant(path: Path, copy: Path) -> None:
     """A transaction that has spilled into the file holds it up, and is rolled back before the copy."""
-    before = databases.content_sha256(path)
+    before, whole = databases.content_sha256(path), path.read_bytes()
     with Session(path, "PRAGMA cache_size = 5", "BEGIN", "UPDATE runs SET summary = 'rolled back'") as application:
-        torn = path.read_bytes()
-        linked_before: list[bytes] = []
-
-        def clone(source: int, target: int) -> bool:
-            """The first is made without the lock; then the application goes on."""
-            done = reflink(source, target)
-            if not linked_before:
-                linked_before.append(copy.read_bytes())
-                application.run("ROLLBACK")
-            return done
-
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(rollback, "reflink", clone)
+        assert path.read_bytes() != whole
+        with after_the_trial(lambda: application.run("ROLLBACK")):
             snapshot.take(path, copy, LIMITS, nothing)
-    assert linked_before == [torn]
+    assert shared(copy)
     assert databases.content_sha256(copy) == before
+
+
+@contextmanager
+def after_the_trial(action: Callable[[], object]) -> Iterator[None]:
+    """Do something between the trial and the lock."""
+
+    def tried(source: int, target: int) -> bool:
+        done = can_reflink(source, target)
+        action()
+        return done
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(rollback, "can_reflink", tried)
+        yield
+
+
+def test_one_that_shrinks_before_the_lock(path: Path, copy: Path) -> None:
+    with (
+        Session(path, "DELETE FROM plan_series") as application,
+        after_the_trial(lambda: application.run("VACUUM")),
+    ):
+        before = path.stat().st_size
+        snapshot.take(path, copy, LIMITS, nothing)
+    assert path.stat().st_size < before
+    assert shared(copy)
+    assert copy.read_bytes() == path.read_bytes()
+
+
+def test_none_where_the_bandwidth_is_limited(path: Path, copy: Path) -> None:
+    """Who reads the copy would read the live database's blocks, as fast as can be."""
+    limits = msgspec.structs.replace(LIMITS, bytes_per_second=1e9)
+    snapshot.take(path, copy, limits, nothing)
+    assert not shared(copy)
+    assert copy.read_bytes() == path.read_bytes()
+
+
+def test_extents(sharing: Path) -> None:
+    path = sharing / "in pieces"
+    with path.open("wb") as file:
+        for number in range(7):
+            file.seek(number * 65536)
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+    with path.open("rb") as file:
+        assert 7 <= (extents(file.fileno()) or 0) <= 14  # XFS may put some beside them in reserve
 
 
 def test_one_that_takes_too_long_is_not_made_under_the_lock(path: Path, copy: Path) -> None:

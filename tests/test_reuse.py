@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import threading
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -16,11 +17,12 @@ import pytest
 from scpln_backup.app import App
 from scpln_backup.config.load import load
 from scpln_backup.config.schema import BackupConfig
-from scpln_backup.errors import ArtifactError, ProofError
+from scpln_backup.errors import ArtifactError, CatalogError, ProofError
 from scpln_backup.events import Announcer, ArtifactVerified, Event, Progressed, RunFinished
 from scpln_backup.model import Artifact, Compression, Manifest, Outcome, Preset, RunRecord, Stage, State, Trigger
 from scpln_backup.operations import verify
 from scpln_backup.operations.reuse import reusable
+from scpln_backup.records.catalog import Catalog
 from scpln_backup.stages import pack, reuse
 from scpln_backup.stages.check import Content as Checked
 from scpln_backup.stages.check import examine
@@ -358,7 +360,10 @@ def test_damaged_content(older: reuse.Older, tmp_path: Path, damage: str) -> Non
 
 def test_content_that_cannot_be_read(older: reuse.Older) -> None:
     unreadable = msgspec.structs.replace(older, path="/proc/self/mem")
-    with pytest.raises(reuse.UnreadableError, match=r"^/proc/self/mem: cannot be read: Input/output error$"):
+    with pytest.raises(
+        reuse.UnreadableError,
+        match=r"^/proc/self/mem: Input/output error; the disk may be failing, see: journalctl -k$",
+    ):
         list(reuse.Content(unreadable, 2).each(lambda _offset, block: block))
 
 
@@ -390,16 +395,49 @@ def test_only_the_newest_verified_one(nights: Nights) -> None:
     first = nights.works()
     nights.reuses(first)
     newest, oldest = artifacts = nights.app.store.scan()
-    config = BackupConfig()
-    assert reusable(artifacts, config) == newest
-    assert reusable([], config) is None
+    config, now = BackupConfig(), nights.app.now()
+    assert reusable(artifacts, config, now) == newest
+    assert reusable([], config, now) is None
     for state in (State.CORRUPT, State.SUSPECT, State.UNVERIFIED):
-        assert reusable([msgspec.structs.replace(newest, state=state), oldest], config) == oldest
+        assert reusable([msgspec.structs.replace(newest, state=state), oldest], config, now) == oldest
     assert newest.manifest is not None
     legacy = msgspec.structs.replace(newest, manifest=msgspec.structs.replace(newest.manifest, preset=None))
-    assert reusable([legacy, oldest], config) is None  # whatever there was before it
-    assert reusable(artifacts, BackupConfig(preset=Preset.SMALL)) is None
-    assert reusable(artifacts, BackupConfig(compression=Compression.ZSTD)) is None
+    assert reusable([legacy, oldest], config, now) is None  # whatever there was before it
+    assert reusable(artifacts, BackupConfig(preset=Preset.SMALL), now) is None
+    assert reusable(artifacts, BackupConfig(compression=Compression.ZSTD), now) is None
+
+
+def test_after_a_week_one_is_checked_in_full(nights: Nights) -> None:
+    """What is taken over from manifest to manifest, a wrong count of rows too, is not taken over for ever."""
+    first = nights.works()
+    second = nights.reuses(first)
+    newest, oldest = artifacts = nights.app.store.scan()
+    assert newest.manifest is not None
+    assert oldest.manifest is not None
+    checked = newest.manifest.checked_at
+    assert checked == oldest.manifest.checked_at
+    assert checked is not None
+    assert reusable(artifacts, BackupConfig(), checked + timedelta(days=6)) == newest
+    assert reusable(artifacts, BackupConfig(), checked + timedelta(days=7)) is None
+    assert reusable(artifacts, BackupConfig(), checked - timedelta(days=7)) is None  # a clock that was ahead
+    assert verify.verify(nights.app.house, nights.artifact(second)).ok
+    manifest = nights.manifest(second)
+    assert manifest.checked_at is not None
+    assert manifest.checked_at > checked
+
+
+def test_damage_is_told_although_the_catalog_cannot_be_written(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next night nobody looks at it again, as it is known to be corrupt."""
+    first = nights.works()
+    flip(nights.path(first), 1000)
+
+    def full_disk(*_arguments: object) -> None:
+        raise CatalogError("catalog: disk I/O error")
+
+    monkeypatch.setattr(Catalog, "sync_artifacts", full_disk)
+    assert nights.backup().outcome is Outcome.DEGRADED
+    told = [event.name for event in nights.events if isinstance(event, ArtifactVerified) and event.error]
+    assert told == [first.artifact]
 
 
 # Faults

@@ -153,7 +153,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     `sha256` and `bytes` are of the artifact as stored, `fingerprint` of the database in it (None when it could not be
     read: a corrupt artifact of the old procedure).
     `accepted_at` is set when an operator said that a suspect shrink was meant; later runs are compared with
-    artifacts from then on only. `preset` is None for an artifact of the old procedure.
+    artifacts from then on only. `preset` is None for an artifact of the old procedure. `checked_at` is when the
+    database in it last passed integrity_check and had its rows counted.
     """
 
     name: str
@@ -168,6 +169,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     format: int = 1
     state_reason: str | None = None
     verified_at: datetime | None = None
+    checked_at: datetime | None = None
     accepted_at: datetime | None = None
     pinned: bool = False
     preset: Preset | None = None

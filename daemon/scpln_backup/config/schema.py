@@ -123,7 +123,10 @@ class BackupConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         ),
     ] = 0.0
     workers: Annotated[
-        int, Meta(ge=0, le=256, description="Threads that compress and prove; 0 uses one per processor core.")
+        int,
+        Meta(
+            ge=0, le=256, description="Threads that compress and prove; 0 uses one per processor core, eight at most."
+        ),
     ] = 0
 
 

@@ -27,6 +27,7 @@ from scpln_backup.support.text import human_bytes, one_line
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator
+    from datetime import datetime
     from pathlib import Path
 
     from scpln_backup.model import Artifact, Trigger
@@ -72,6 +73,7 @@ class _Run:
         self._artifacts: list[Artifact] = []
         self._source: SourceFacts | None = None
         self._done: worker.Done | None = None
+        self._checked_at: datetime | None = None
         self._seconds: dict[Stage, float] = {}
         self._problems: list[str] = []
         self._staged = house.store.staging / "artifact"
@@ -94,12 +96,13 @@ class _Run:
             house.store.clean()
             self._artifacts = house.store.scan()
             self._make_room(room_needed(facts, self._artifacts))
-        older = reuse.reusable(self._artifacts, house.config.backup)
+        older = reuse.reusable(self._artifacts, house.config.backup, house.now())
         with reuse.held(house.store, older, self._problems) as known:
             self._done = done = work(self._request(known), lock_fd=lock_fd, cancel=cancel, announce=house.announce)
         self._seconds.update(done.stage_seconds)
         if older is not None and done.reused:
             self._record = msgspec.structs.replace(self._record, reused_from=older.name)
+            self._checked_at = older.manifest.checked_at if older.manifest is not None else None
         elif older is not None and done.older_damage is not None:
             self._condemn(older.name, done.older_damage)
         elif done.older_unread is not None:
@@ -199,6 +202,7 @@ class _Run:
             state=State.SUSPECT if doubt else State.VERIFIED,
             state_reason=doubt,
             verified_at=None if doubt else now,
+            checked_at=now if self._record.reused_from is None else self._checked_at,
             run=msgspec.structs.replace(self._record, artifact=name, finished_at=now, duration_seconds=self._elapsed()),
             preset=house.config.backup.preset,
             source=self._source.file if self._source is not None else None,

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 DAEMON = "daemon"
 
 
+_MOST_WORKERS = 8  # by itself: each takes its MiB, and one more saves little by then
+
+
 class House:
     """One database's settings, its catalog and its store."""
 
@@ -48,7 +51,7 @@ class House:
 
     @property
     def workers(self) -> int:
-        return self.config.backup.workers or len(os.sched_getaffinity(0))
+        return self.config.backup.workers or min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
 
     def now(self) -> datetime:
         return clock.now(self.zone)

@@ -111,8 +111,10 @@ def judge(house: House, artifact: Artifact, found: Reading, *, accept: bool = Fa
     manifest = _judged(house, artifact, found, problem, accept=accept)
     if manifest is not None:
         house.store.update_manifest(manifest)
-    house.catalog.sync_artifacts(house.store.scan(), house.now())
-    house.announce(ArtifactVerified(name=artifact.name, error=problem))
+    try:
+        house.catalog.sync_artifacts(house.store.scan(), house.now())
+    finally:  # nobody finds damage a second time in what is called corrupt
+        house.announce(ArtifactVerified(name=artifact.name, error=problem))
     if accept and artifact.state is State.SUSPECT and problem is None:
         house.announce(ShrinkAccepted(name=artifact.name))
     state = manifest.state if manifest is not None else State.UNVERIFIED
@@ -145,6 +147,7 @@ def _judged(house: House, artifact: Artifact, read: Reading, error: str | None, 
         state=State.SUSPECT if still_suspect else State.VERIFIED,
         state_reason=manifest.state_reason if still_suspect else None,
         verified_at=None if still_suspect else now,
+        checked_at=now,
         accepted_at=now if manifest.state is State.SUSPECT and accept else manifest.accepted_at,
     )
 

@@ -29,7 +29,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 BLOCK = 1024 * 1024
-_IN_FLIGHT_PER_WORKER = 3  # blocks, for a window of `in_order` that keeps every worker busy
+# Blocks in flight keep every worker busy. Of many workers they would be many MiB.
+_IN_FLIGHT_PER_WORKER = 3
+_WAITING = 4
 # Noise grows a little when it is encoded. A greater length is damage, and no reason to ask for gigabytes of memory.
 _LONGEST = BLOCK + 64 * 1024
 
@@ -203,7 +205,7 @@ def on_all_cores(function: Callable[[T], R], items: Iterable[T], workers: int) -
         yield from map(function, items)
         return
     with ThreadPoolExecutor(workers) as pool:
-        yield from in_order(pool, function, items, workers * _IN_FLIGHT_PER_WORKER)
+        yield from in_order(pool, function, items, min(workers * _IN_FLIGHT_PER_WORKER, workers + _WAITING))
 
 
 def in_order(pool: Executor, function: Callable[[T], R], items: Iterable[T], window: int) -> Iterator[R]:

@@ -14,6 +14,7 @@ import xxhash
 from scpln_backup.errors import ArtifactError, ProofError
 from scpln_backup.model import Compression, Preset
 from scpln_backup.stages.blocks import BLOCK, Stored, Tally, codec_for, encoded_blocks, on_all_cores, written_here
+from scpln_backup.stages.copying import read_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,9 +56,9 @@ def compress(
     done = 0
 
     def read_and_encode(offset: int) -> tuple[bytes, bytes, bytes]:
-        block = os.pread(source.fileno(), BLOCK, offset)
+        block = read_at(source.fileno(), BLOCK, offset)
         if len(block) < min(BLOCK, total - offset):
-            raise OSError(errno.EIO, "a part of it could not be read", str(copy))
+            raise OSError(errno.EIO, "it has become shorter", str(copy))
         return block, xxhash.xxh3_128_digest(block), codec.encode(block)
 
     with (

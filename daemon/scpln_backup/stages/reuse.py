@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from scpln_backup.errors import ArtifactError, ProofError
+from scpln_backup.errors import ArtifactError, ProofError, from_os
 from scpln_backup.model import Compression, Fingerprint  # noqa: TC001 - msgspec reads the annotations at run time
 from scpln_backup.stages.blocks import BLOCK, Codec, Stored, Tally, codec_for, encoded_blocks, on_all_cores
 from scpln_backup.stages.copying import fill, opened, write_all
@@ -82,7 +82,8 @@ class Content:
             with Path(self._older.path).open("rb") as file:
                 yield from encoded_blocks(file, codec)
         except OSError as error:
-            raise UnreadableError(f"{self._older.path}: cannot be read: {error.strerror}") from error
+            error.filename = self._older.path  # which a read does not say
+            raise UnreadableError(str(from_os(error))) from error
 
 
 def duplicate(older: Older, artifact: Path) -> None:

@@ -20,7 +20,7 @@ import errno
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -105,8 +105,10 @@ def _blame_length(path: Path) -> None:
 def _copy_wal(path: Path, copy: Path, limits: Limits, progress: Progress, _known: Known | None) -> SnapshotFacts:
     wal = path.with_name(path.name + "-wal")
     tempo = Tempo(limits, progress)
-    with closing(live.connect(path, limits.wait_seconds)) as connection, niceness.background_disk():
-        begin_read(connection, limits.wait_seconds)
+    with ExitStack() as stack:
+        connection = stack.enter_context(closing(live.connect(path, limits.wait_seconds)))
+        begin_read(connection, limits.wait_seconds)  # where it recovers the WAL an application may be waiting
+        stack.enter_context(niceness.background_disk())
         taken_at = datetime.now(UTC)
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             raise SourceChangedError

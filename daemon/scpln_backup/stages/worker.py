@@ -131,9 +131,17 @@ def run(request: Request, reporter: _Reporter) -> Done:
     seconds: dict[Stage, float] = {}
     with _timed(seconds, Stage.SNAPSHOT):
         facts, trouble = _snapshot(request, reporter.progress(Stage.SNAPSHOT))
-    niceness.stand_back()  # no writer waits for us any more
     if facts.unchanged and request.older is not None:
-        return _reused(request, request.older, reporter, facts, seconds)
+        try:
+            return _reused(request, request.older, reporter, facts, seconds)
+        except (errors.ProofError, OSError) as error:
+            # The source is at hand, and makes an artifact of its own.
+            trouble = reuse.UnreadableError(errors.from_os(error) if isinstance(error, OSError) else error)
+            Path(request.artifact).unlink(missing_ok=True)
+        with _timed(seconds, Stage.SNAPSHOT), _naming(Path(request.copy)):
+            report = reporter.progress(Stage.SNAPSHOT)
+            facts = snapshot.take(Path(request.source), Path(request.copy), request.limits, report)
+    niceness.stand_back()  # no writer waits for us any more
     done = _compressed(request, reporter, facts, seconds)
     if isinstance(trouble, reuse.UnreadableError):
         return msgspec.structs.replace(done, older_unread=str(trouble))
@@ -164,7 +172,7 @@ def _reused(
     seconds: dict[Stage, float],
 ) -> Done:
     artifact = Path(request.artifact)
-    with _timed(seconds, Stage.PROVE), _naming(artifact):
+    with _timed(seconds, Stage.PROVE), _naming(artifact), niceness.background_disk():
         reporter.progress(Stage.PROVE)
         reuse.duplicate(older, artifact)
     return Done(facts, older.fingerprint, older.bytes, older.sha256, seconds, reused=True)
@@ -226,7 +234,7 @@ def _timed_proof(
 
 
 def _prove(artifact: Path, request: Request, copied: pack.Compressed) -> blocks.Stored:
-    with artifact.open("rb") as file:
+    with _naming(artifact), artifact.open("rb") as file:
         try:
             stored = pack.prove(file, request.compression, request.limits.workers, copied)
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # nobody reads it again soon

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 _NICE = 10
 # ioprio_set(2): glibc has no function for it, and the numbers are each processor's own (ioprio_get's is the next).
-_IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30}.get(platform.machine())
+# The machine is the kernel's: a program of 32 bits has others.
+_NUMBERS = {"x86_64": 251, "aarch64": 30, "riscv64": 30} if sys.maxsize > 2**32 else {}
+_IOPRIO_SET = _NUMBERS.get(platform.machine())
 _IOPRIO_WHO_PROCESS = 1
 _IDLE = 3 << 13  # IOPRIO_CLASS_IDLE: served when nobody else wants the disk, or after a while all the same
 
