@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from scpln_backup.support import niceness
 from support.faults import why_impossible
 
 AUTOGROUP = Path("/proc/self/autogroup").exists()
@@ -36,7 +38,7 @@ def in_a_thread():
 """
 
 
-def looked(code: str, *before: str, session: bool = True) -> list[dict[str, object]]:
+def looked(code: str, *before: str, session: bool = True) -> list[Any]:
     """What a program of its own saw at each look."""
     found = subprocess.run(
         [*before, sys.executable, "-c", f"{_LOOK}seen = []\n{code}\nprint(json.dumps(seen))"],
@@ -45,7 +47,7 @@ def looked(code: str, *before: str, session: bool = True) -> list[dict[str, obje
         check=True,
         start_new_session=session,
     )
-    seen: list[dict[str, object]] = json.loads(found.stdout)
+    seen: list[Any] = json.loads(found.stdout)
     return seen
 
 
@@ -99,13 +101,46 @@ def test_a_session_of_others_is_left_alone() -> None:
     assert seen["session"] == (int(before) if before is not None else None)
 
 
+# sched_getattr(2), whose number is that of sched_setattr and one: policy, nice, and the slice of a usual task.
+_SLICE = """
+import ctypes, struct
+buffer = ctypes.create_string_buffer(48)
+ctypes.CDLL(None).syscall(niceness._SCHED_SETATTR + 1, 0, buffer, 48, 0)
+_, policy, _, nice, _, slice, _, _ = struct.unpack("=IIQiIQQQ", buffer.raw)
+seen.append([policy, nice, slice])
+"""
+KERNEL = tuple(map(int, os.uname().release.split("-")[0].split(".")[:2]))
+
+
+def test_whoever_wakes_up_is_let_before() -> None:
+    """Nothing but the slice changes; where the kernel has none of its own for each task, that neither."""
+    before, asked, nicer = looked(
+        f"import ctypes\n{_SLICE}\nniceness.yield_at_once()\n{_SLICE}\nniceness.stand_back()\n{_SLICE}"
+    )
+    assert before[:2] == asked[:2] == [os.SCHED_OTHER, USUAL]
+    assert nicer[:2] == [os.SCHED_OTHER, LOW]
+    if KERNEL >= (6, 12):
+        assert before[2] < asked[2] == nicer[2] == 100_000_000
+
+
+def test_what_is_begun_is_written_and_what_is_read_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with path.open("w+b") as file:
+        file.write(b"data" * 5000)
+        file.flush()
+        niceness.begin_writing(file.fileno(), 0, 20_000)
+        niceness.read_piecemeal(file.fileno())
+        file.seek(0)
+        assert file.read() == b"data" * 5000
+
+
 @pytest.mark.skipif(why_impossible() is not None, reason=str(why_impossible()))
 def test_where_it_is_refused_nothing_happens() -> None:
     """As in a unit whose SystemCallFilter= has no @resources."""
-    refused = ["strace", "-f", "-qq", "-o", os.devnull, "-e", "inject=ioprio_set,setpriority:error=EPERM"]
+    refused = ["strace", "-f", "-qq", "-o", os.devnull, "-e", "inject=ioprio_set,setpriority,sched_setattr:error=EPERM"]
     seen = looked(
         "seen.append(look())\nwith niceness.background_disk(): seen.append(look())\n"
-        "niceness.stand_back()\nseen.append(look())",
+        "niceness.yield_at_once()\nniceness.stand_back()\nseen.append(look())",
         *refused,
     )
     assert {look["disk"] for look in seen} == {seen[0]["disk"]}

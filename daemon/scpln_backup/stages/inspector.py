@@ -17,6 +17,7 @@ import msgspec
 
 from scpln_backup.errors import BackupError, SourceCorruptError, SourceError, from_os
 from scpln_backup.stages import check
+from scpln_backup.support import niceness
 from scpln_backup.support.command import die_with_parent
 
 
@@ -45,6 +46,7 @@ Verdict = Sound | Unsound | Unknown
 
 def main() -> None:
     die_with_parent()
+    niceness.yield_at_once()
     line = sys.stdin.buffer.readline()
     if line:  # else it is not needed any more
         verdict = judge(Path(msgspec.json.decode(line, type=str)))

@@ -15,11 +15,13 @@ from scpln_backup.errors import ArtifactError, ProofError
 from scpln_backup.model import Compression, Preset
 from scpln_backup.stages.blocks import BLOCK, Stored, Tally, codec_for, encoded_blocks, on_all_cores, written_here
 from scpln_backup.stages.copying import read_at
+from scpln_backup.support import niceness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+_WRITE_BEHIND = 4 * 1024 * 1024
 _CHUNK = 64 * 1024  # of a stream that somebody else wrote
 
 
@@ -53,7 +55,7 @@ def compress(
     whole = hashlib.sha256()
     digests: list[bytes] = []
     total = copy.stat().st_size
-    done = 0
+    done = begun = 0
 
     def read_and_encode(offset: int) -> tuple[bytes, bytes, bytes]:
         block = read_at(source.fileno(), BLOCK, offset)
@@ -70,6 +72,10 @@ def compress(
             whole.update(block)  # by one thread, in order; the rest of the work is for the others
             digests.append(digest)
             target.write(encoded)
+            if target.tell() - begun > _WRITE_BEHIND:
+                target.flush()
+                niceness.begin_writing(target.fileno(), begun, target.tell() - begun)
+                begun = target.tell()
             done += len(block)
             progress(done, total)
         target.flush()
