@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 
@@ -129,6 +130,31 @@ def test_metrics_survive_a_restart(host):
 def lasting(host):
     """What a restart does not change; it is itself written to the audit log."""
     return {name: value for name, value in host.metrics().items() if not name[0].startswith("backup_notification_")}
+
+
+# sched_getattr(2) of a process: its policy, its nice value and its slice.
+SLICE = """
+import ctypes, platform, struct, sys
+number = {"x86_64": 315, "aarch64": 275, "riscv64": 275}[platform.machine()]
+buffer = ctypes.create_string_buffer(48)
+assert ctypes.CDLL(None).syscall(number, int(sys.argv[1]), buffer, 48, 0) == 0
+_, policy, _, nice, _, slice, _, _ = struct.unpack("=IIQiIQQQ", buffer.raw)
+print(policy, nice, slice)
+"""
+
+
+def test_the_filter_of_system_calls_lets_a_run_stand_back(host):
+    """A refused call would only be passed over."""
+    host.start()
+    with host.source_locked():
+        host.signal("USR1")
+        host.wait_for_status("^copying")
+        with host.running("python3", "-c", SLICE, str(host.worker())) as look:
+            policy, nice, slice_ = map(int, look.stdout.readline().split())
+        assert (policy, nice) == (0, 0)  # a writer waits
+        if tuple(map(int, os.uname().release.split("-")[0].split(".")[:2])) >= (6, 12):
+            assert slice_ == 100_000_000
+    host.wait_for_status("^last backup .* success")
 
 
 # Signals
