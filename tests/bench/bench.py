@@ -1,8 +1,8 @@
 """Measure scpln-backup beside the procedure it replaces and the tools people use instead.
 
 make bench                                        a small one, some ten minutes, printed
-make bench ARGS="--mib 256 1024 4096 --limit 20 --write"
-                                                      docs/benchmarks.md, more than an hour
+make bench ARGS="--mib 256 1024 4096 --limit 10 --write"
+                                                      docs/benchmarks.md, an hour
 make bench ARGS="--mib 16 --repeat 1"             a quick look
 """
 
@@ -35,15 +35,17 @@ def measured(mib: int, folder: Path, contenders: list[Contender], options: argpa
     """What there is to say about one size: all, or only how the costs grow with it."""
     tell(f"{mib} MiB: making the database")
     database = _database(folder, mib, "delete")
-    rounds.warm_up(database, folder)
-    size = Size(mib, rounds.nights(database, folder, contenders, options.repeat, more=whole))
-    size.replaced = [rounds.replaced(database, folder) for _ in range(options.repeat)]
+    if whole:
+        rounds.warm_up(database, folder)
+    repeat = options.repeat if mib <= GIB else 1
+    size = Size(mib, rounds.nights(database, folder, contenders, repeat, more=whole))
+    size.replaced = [rounds.replaced(database, folder) for _ in range(repeat)]
     size.floors = floors(database, folder)
     if whole and not options.no_writer:
-        size.beside["delete"] = rounds.beside(database, folder, contenders, options.repeat, options.limit)
+        size.beside["delete"] = rounds.beside(database, folder, contenders, repeat, options.limit)
         _remove(database)
         database = _database(folder, mib, "wal")
-        size.beside["wal"] = rounds.beside(database, folder, contenders, options.repeat, options.limit)
+        size.beside["wal"] = rounds.beside(database, folder, contenders, repeat, options.limit)
     _remove(database)
     return size
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
+import functools
 import os
 import select
 import signal
 import statistics
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from contenders import Job
 
 _SAMPLE_SECONDS = 0.02
-_COPIES = 1.5  # of the database, which a backup or a restore may leave in the page cache
+_MIB = 1024 * 1024
+_ROUND, _AGAIN = 512, 6144  # MiB
+_NOTICED = 128  # MiB of a database whose copy is large enough to tell
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -65,7 +68,7 @@ def middle(samples: Sequence[Sample]) -> Sample:
 def measure(script: str, job: Job, limit: float) -> Sample:
     """Run one script, given up after `limit` seconds."""
     os.sync()  # nobody pays for what the one before left to be written
-    _touch_memory(int(job.database.stat().st_size * _COPIES))
+    _as_on_a_host_that_has_run_for_a_while(job)
     before = stored(job)
     output, log = job.folder / "stdout", job.folder / "stderr"
     with output.open("wb") as out, log.open("wb") as errors:
@@ -96,15 +99,48 @@ def measure(script: str, job: Job, limit: float) -> Sample:
     return Sample(wall, cpu, memory, anonymous, stored(job) - before, others, problem, said)
 
 
-def _touch_memory(size: int) -> None:
-    """Have the kernel hold that much free memory that has been used before.
+class _Others:
+    """The pages of a file that nobody needs, in the page cache.
 
-    A host that has run for a while has no other, and its page cache takes what files had before.  A virtual machine gives
-    memory that is free back to its host, and takes seconds per GiB to get it again: at random, so that who comes first
-    would pay for who comes next.
+    A host that has run for a while has little memory that is free: a copy takes what the page cache gives up.  A
+    virtual machine that has much gives it back to its host, and takes seconds per GiB to get it again, at random: who
+    comes first would pay for who comes next.
     """
-    with mmap.mmap(-1, max(size, mmap.PAGESIZE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE):
-        pass
+
+    def __init__(self, folder: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - as long as this process lives
+        self._size = os.sysconf("SC_PHYS_PAGES") * _PAGE * 2
+        self._file.truncate(self._size)  # a hole: no disk is read
+        self._at = 0
+
+    def fill(self) -> None:
+        """Until the kernel keeps as much free as it always does, and has used that too."""
+        free = os.sysconf("SC_AVPHYS_PAGES")
+        while True:
+            before = free
+            self._read(_ROUND)
+            free = os.sysconf("SC_AVPHYS_PAGES")
+            if free > before - _ROUND * _MIB // _PAGE // 4:
+                break
+        self._read(_AGAIN)
+
+    def _read(self, mib: int) -> None:
+        for _ in range(mib):
+            os.pread(self._file.fileno(), _MIB, self._at)
+            self._at = (self._at + _MIB) % self._size
+
+
+@functools.cache
+def _others(folder: Path) -> _Others:
+    return _Others(folder)
+
+
+def _as_on_a_host_that_has_run_for_a_while(job: Job) -> None:
+    if job.database.stat().st_size >= _MIB * _NOTICED:
+        _others(job.folder.parent).fill()
+    with job.database.open("rb", buffering=0) as file:
+        while file.read(_MIB):
+            pass
 
 
 def stored(job: Job) -> int:

@@ -39,9 +39,10 @@ Made by `{command}` on {date}, and made anew by it with your machine's figures.
 each table: the procedure that scpln-backup replaces (`sqlite3 .backup`, `gzip`).  Wall clock; processor time of all
 processes; the most memory that all processes had resident at once, and how much of it was no page of a file (shared
 libraries count once for each process, and so does the copy that scpln-backup maps into memory while it is checked: pages
-that the kernel takes back when it needs them).  Medians of {repeat} runs in turn (of the presets `small` one), in
-alternating order after a warm-up, with the database in the page cache and as much used memory free as a copy needs.
-Everybody does what its own documentation says; tools that store files get a `.backup`.
+that the kernel takes back when it needs them).  Medians of {repeat} runs in turn, in alternating order
+after a warm-up (one run of the presets `small`, of the second and the third night, and of more than a GiB), with the
+database in the page cache, and the rest of the memory full of other files' pages, as it is on a host that has run for a
+while.  Everybody does what its own documentation says; tools that store files get a `.backup`.
 
 **Proven** means that within that time the copy passed `integrity_check`, was fingerprinted, and the artifact was synced
 to disk, read back, decompressed and compared with the copy.  The others do none of this: they stop when they have
@@ -53,7 +54,7 @@ _REPEAT = """\
 ## How to repeat it
 
     make bench                                                 64 MiB, some ten minutes, printed
-    make bench ARGS="--mib 256 1024 4096 --limit 20 --write"   this page, more than an hour
+    make bench ARGS="--mib 256 1024 4096 --limit 10 --write"   this page, an hour
     make bench ARGS="--mib 1024 --only balanced seed"          some of the contenders (words of their names; `seed`)
     make bench ARGS="--folder /srv/scratch"                    on the disk to be measured
 

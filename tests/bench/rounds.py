@@ -61,13 +61,14 @@ class Size:
 def nights(
     database: Path, folder: Path, contenders: Sequence[Contender], repeat: int, *, more: bool
 ) -> dict[str, Samples]:
-    """Backups and restores of `database` with nobody writing; with `more` a second and a third night too."""
+    """Backups and restores of `database` with nobody writing; with `more` a second and a third night too, once."""
     kinds = (FIRST, CHANGED, UNCHANGED, RESTORE) if more else (FIRST, RESTORE)
     found: dict[str, Samples] = {kind: {contender: [] for contender in contenders} for kind in kinds}
     for turn in range(repeat):
         taking = contenders if turn == 0 else quick(contenders)
         jobs = {contender: _job(contender, database, folder / f"{n}") for n, contender in enumerate(taking)}
-        for night, kind in enumerate((kind for kind in kinds if kind != RESTORE), start=1):
+        todo = kinds if turn == 0 else (FIRST, RESTORE)
+        for night, kind in enumerate((kind for kind in todo if kind != RESTORE), start=1):
             if kind == CHANGED:
                 for path in {job.database for job in jobs.values()}:
                     _change(path, turn)
@@ -98,11 +99,11 @@ def warm_up(database: Path, folder: Path) -> None:
 
 
 def beside(database: Path, folder: Path, contenders: Sequence[Contender], repeat: int, limit: float) -> Felt:
-    """Backups while somebody writes."""
+    """Backups while somebody writes. Those that take a minute would teach nothing more."""
     felt = Felt(Report([], [], 0, 0))
     for turn in range(repeat):
         _add(felt.alone, writer_alone(database, _ALONE_SECONDS))
-        for contender in _in_turn(contenders if turn == 0 else quick(contenders), turn):
+        for contender in _in_turn(quick(contenders), turn):
             job = _job(contender, database, folder / "beside")
             sample, report = measure_beside_a_writer(contender.backup, job, limit)
             shutil.rmtree(job.folder)
