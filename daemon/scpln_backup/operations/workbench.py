@@ -12,6 +12,7 @@ import msgspec
 from scpln_backup.errors import BackupError, StoppedError
 from scpln_backup.events import Announcer, Progressed, StageEntered
 from scpln_backup.stages import worker
+from scpln_backup.support import niceness
 from scpln_backup.support.command import SHIELDED, ending, start_worker
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def work(request: worker.Request, *, lock_fd: int, cancel: threading.Event, anno
 
     The worker inherits the run lock, so that nobody starts a run beside one whose parent was killed.
     """
+    niceness.yield_at_once()  # for this thread, and so for the worker from its begin
     # It is ended by SIGKILL alone: a SIGTERM to the whole unit is for the daemon, which then says why the run ended.
     shield = (*SHIELDED, signal.SIGTERM, signal.SIGINT)
     process = start_worker(worker.__name__, pass_fds=[lock_fd], shield=shield)

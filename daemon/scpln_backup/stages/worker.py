@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-_READ = 512 * 1024  # of an artifact at a time, which others have to wait for who want the disk
-
-
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """`copy` and `artifact` are new files in the staging folder; the copy is gone when the work is done.
 
@@ -86,7 +83,6 @@ Message = Progress | Done | Failed
 def main() -> None:
     die_with_parent()
     keep_freed_memory()
-    niceness.yield_at_once()
     with suppress(OSError):
         # When memory runs out the kernel should take the run, which can be made again, and leave the daemon.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
@@ -238,8 +234,7 @@ def _timed_proof(
 
 
 def _prove(artifact: Path, request: Request, copied: pack.Compressed) -> blocks.Stored:
-    with _naming(artifact), artifact.open("rb", buffering=_READ) as file:
-        niceness.read_piecemeal(file.fileno())
+    with _naming(artifact), niceness.read_piecemeal(artifact) as file:
         try:
             stored = pack.prove(file, request.compression, request.limits.workers, copied)
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # nobody reads it again soon

@@ -6,8 +6,8 @@ Where the kernel, or the unit's SystemCallFilter=, refuses, nothing happens: a b
 from __future__ import annotations
 
 import ctypes
+import io
 import os
-import platform
 import struct
 import sys
 from contextlib import contextmanager, suppress
@@ -16,13 +16,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
+
+    from typing_extensions import Buffer
 
 _NICE = 10
+_READ = 512 * 1024
 # ioprio_set(2): glibc has no function for it, and the numbers are each processor's own (ioprio_get's is the next).
 # The machine is the kernel's: a program of 32 bits has others.
 _NUMBERS = {"x86_64": 251, "aarch64": 30, "riscv64": 30} if sys.maxsize > 2**32 else {}
-_IOPRIO_SET = _NUMBERS.get(platform.machine())
-_SCHED_SETATTR = ({"x86_64": 314, "aarch64": 274, "riscv64": 274} if _NUMBERS else {}).get(platform.machine())
+_IOPRIO_SET = _NUMBERS.get(os.uname().machine)
+_SCHED_SETATTR = ({"x86_64": 314, "aarch64": 274, "riscv64": 274} if _NUMBERS else {}).get(os.uname().machine)
 # sched_setattr(2): size, policy, flags, nice, priority, runtime, deadline, period
 _ATTRIBUTES = struct.Struct("=IIQiIQQQ")
 _SYNC_FILE_RANGE_WRITE = 2
@@ -76,9 +80,23 @@ def stand_back() -> None:
     _set_ioprio(_IDLE)
 
 
-def read_piecemeal(descriptor: int) -> None:
-    """Read what is asked for and no more: a disk that reads ahead by megabytes has others wait behind these."""
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+def read_piecemeal(path: Path) -> BinaryIO:
+    """Open a file to be read from its begin to its end, one piece ahead.
+
+    A disk that reads ahead by megabytes has others wait behind these.
+    """
+    return io.BufferedReader(_Piecemeal(path), _READ)
+
+
+class _Piecemeal(io.FileIO):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        os.posix_fadvise(self.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+
+    def readinto(self, buffer: Buffer, /) -> int | None:
+        got = super().readinto(buffer)
+        os.posix_fadvise(self.fileno(), self.tell(), _READ, os.POSIX_FADV_WILLNEED)
+        return got
 
 
 def begin_writing(descriptor: int, offset: int, size: int) -> None:
