@@ -123,6 +123,15 @@ def test_whoever_wakes_up_is_let_before() -> None:
         assert before[2] < asked[2] == nicer[2] == 100_000_000
 
 
+@pytest.mark.parametrize("policy", [os.SCHED_BATCH, os.SCHED_IDLE])
+def test_another_policy_is_the_operators(policy: int) -> None:
+    (seen,) = looked(
+        f"os.sched_setscheduler(0, {policy}, os.sched_param(0))\nniceness.yield_at_once()\n"
+        "seen.append(os.sched_getscheduler(0))"
+    )
+    assert seen == policy
+
+
 def test_what_is_begun_is_written_and_what_is_read_is_read(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with path.open("w+b") as file:

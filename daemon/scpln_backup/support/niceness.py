@@ -56,9 +56,9 @@ def yield_at_once() -> None:
     Since Linux 6.6 a process that has begun its slice is left to finish it: the application, which sleeps and wakes
     up several times in a transaction, would wait for 4 ms each time.  Since 6.12 one that has asked for a longer slice
     than who wakes up is interrupted instead.  Before 6.6 it always was.  For the calling thread and those that it
-    starts from then on.
+    starts from then on; who was given another scheduling policy keeps it (CPUSchedulingPolicy=).
     """
-    if _SCHED_SETATTR is not None:
+    if _SCHED_SETATTR is not None and os.sched_getscheduler(0) == os.SCHED_OTHER:
         nice = os.getpriority(os.PRIO_PROCESS, 0)
         wanted = _ATTRIBUTES.pack(_ATTRIBUTES.size, os.SCHED_OTHER, 0, nice, 0, _SLICE_NANOSECONDS, 0, 0)
         _libc.syscall(_SCHED_SETATTR, 0, wanted, 0)
