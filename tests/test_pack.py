@@ -1,4 +1,4 @@
-"""stages/pack.py: what is compressed comes back, with the stock tools too, and what was damaged does not pass."""
+"""stages/pack.py and stream.py: what is compressed comes back, with the stock tools too, and what was damaged does not pass."""
 
 import gzip
 import hashlib
@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from scpln_backup.errors import ArtifactError
 from scpln_backup.model import Compression, Preset
 from scpln_backup.stages.blocks import BLOCK, Stored
-from scpln_backup.stages.pack import Packed, compress, unpack
+from scpln_backup.stages.pack import compress
+from scpln_backup.stages.stream import Packed, unpack
 from support.databases import SAMPLE
 
 BOTH = list(Compression)

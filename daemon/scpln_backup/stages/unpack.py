@@ -10,7 +10,7 @@ import msgspec
 import xxhash
 
 from scpln_backup.errors import StoppedError
-from scpln_backup.stages import blocks, pack
+from scpln_backup.stages import blocks, stream
 
 if TYPE_CHECKING:
     import threading
@@ -53,7 +53,7 @@ def unpack(
         done += len(piece)
         step(done)
 
-    packed = pack.unpack(artifact, compression, workers, write)
+    packed = stream.unpack(artifact, compression, workers, write)
     return packed.stored
 
 
