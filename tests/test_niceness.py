@@ -24,9 +24,12 @@ from scpln_backup.support import niceness
 def look():
     asked = ["ionice", "-p", str(threading.get_native_id())]
     disk = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0].rstrip(":")
+    return {"disk": disk, "nice": os.getpriority(os.PRIO_PROCESS, 0), "session": session()}
+
+def session():
     group = Path("/proc/self/autogroup")
-    session = int(group.read_text().split()[-1]) if group.exists() else None
-    return {"disk": disk, "nice": os.getpriority(os.PRIO_PROCESS, 0), "session": session}
+    words = group.read_text().split() if group.exists() else []
+    return int(words[-1]) if words else None  # nothing is said of the kernel's first session, which has no group
 
 def in_a_thread():
     seen = []
@@ -95,15 +98,18 @@ def test_what_is_nicer_already_gets_nicer_still() -> None:
 
 def test_a_session_of_others_is_left_alone() -> None:
     """A terminal's, or the test runner's: whoever calls it there is only one of many."""
-    before = Path("/proc/self/autogroup").read_text().split()[-1] if AUTOGROUP else None
-    (seen,) = looked("niceness.stand_back()\nseen.append(look())", session=False)
-    assert (seen["nice"], seen["disk"]) == (LOW, "idle")
-    assert seen["session"] == (int(before) if before is not None else None)
+    before, after = looked("seen.append(session())\nniceness.stand_back()\nseen.append(look())", session=False)
+    assert after == {"disk": "idle", "nice": LOW, "session": before}
 
 
+# A task inherits the slice of who started it, and the test runner may have been given one: 0 is the kernel's own.
+_USUAL_SLICE = """
+import ctypes, struct
+usual = niceness._ATTRIBUTES.pack(48, os.SCHED_OTHER, 0, os.getpriority(os.PRIO_PROCESS, 0), 0, 0, 0, 0)
+ctypes.CDLL(None).syscall(niceness._SCHED_SETATTR, 0, usual, 0)
+"""
 # sched_getattr(2), whose number is that of sched_setattr and one: policy, nice, and the slice of a usual task.
 _SLICE = """
-import ctypes, struct
 buffer = ctypes.create_string_buffer(48)
 ctypes.CDLL(None).syscall(niceness._SCHED_SETATTR + 1, 0, buffer, 48, 0)
 _, policy, _, nice, _, slice, _, _ = struct.unpack("=IIQiIQQQ", buffer.raw)
@@ -115,7 +121,7 @@ KERNEL = tuple(map(int, os.uname().release.split("-")[0].split(".")[:2]))
 def test_whoever_wakes_up_is_let_before() -> None:
     """Nothing but the slice changes; where the kernel has none of its own for each task, that neither."""
     before, asked, nicer = looked(
-        f"import ctypes\n{_SLICE}\nniceness.yield_at_once()\n{_SLICE}\nniceness.stand_back()\n{_SLICE}"
+        f"{_USUAL_SLICE}\n{_SLICE}\nniceness.yield_at_once()\n{_SLICE}\nniceness.stand_back()\n{_SLICE}"
     )
     assert before[:2] == asked[:2] == [os.SCHED_OTHER, USUAL]
     assert nicer[:2] == [os.SCHED_OTHER, LOW]
