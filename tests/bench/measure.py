@@ -67,8 +67,11 @@ def middle(samples: Sequence[Sample]) -> Sample:
 
 def measure(script: str, job: Job, limit: float) -> Sample:
     """Run one script, given up after `limit` seconds."""
-    os.sync()  # nobody pays for what the one before left to be written
-    _as_on_a_host_that_has_run_for_a_while(job)
+    _settle(job)
+    return _timed(script, job, limit)
+
+
+def _timed(script: str, job: Job, limit: float) -> Sample:
     before = stored(job)
     output, log = job.folder / "stdout", job.folder / "stderr"
     with output.open("wb") as out, log.open("wb") as errors:
@@ -135,7 +138,9 @@ def _others(folder: Path) -> _Others:
     return _Others(folder)
 
 
-def _as_on_a_host_that_has_run_for_a_while(job: Job) -> None:
+def _settle(job: Job) -> None:
+    """Nobody pays for what the one before left to be written, and memory is as on a host that has run for a while."""
+    os.sync()
     if job.database.stat().st_size >= _MIB * _NOTICED:
         _others(job.folder.parent).fill()
     with job.database.open("rb", buffering=0) as file:
@@ -148,13 +153,15 @@ def stored(job: Job) -> int:
 
 
 def measure_beside_a_writer(script: str, job: Job, limit: float) -> tuple[Sample, Report]:
+    _settle(job)
     with Writer(job.database) as writer:
-        sample = measure(script, job, limit)
+        sample = _timed(script, job, limit)
         return sample, writer.stop()
 
 
-def writer_alone(database: Path, seconds: float) -> Report:
-    with Writer(database) as writer:
+def writer_alone(job: Job, seconds: float) -> Report:
+    _settle(job)
+    with Writer(job.database) as writer:
         time.sleep(seconds)
         return writer.stop()
 

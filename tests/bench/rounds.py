@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FIRST, CHANGED, UNCHANGED, RESTORE = "first", "changed", "unchanged", "restore"
 _LIMIT = 3600
-_ALONE_SECONDS = 4
+_ALONE_SECONDS = 2  # before each contender: a disk has better and worse minutes
 # A number of the same length in one row of a hundred, anywhere in the tables.
 _CHANGES = (
     "UPDATE runs SET updated_at = updated_at + 60000 WHERE rowid % 100 = {turn}",
@@ -102,9 +102,9 @@ def beside(database: Path, folder: Path, contenders: Sequence[Contender], repeat
     """Backups while somebody writes. Those that take a minute would teach nothing more."""
     felt = Felt(Report([], [], 0, 0))
     for turn in range(repeat):
-        _add(felt.alone, writer_alone(database, _ALONE_SECONDS))
         for contender in _in_turn(quick(contenders), turn):
             job = _job(contender, database, folder / "beside")
+            _add(felt.alone, writer_alone(job, _ALONE_SECONDS))
             sample, report = measure_beside_a_writer(contender.backup, job, limit)
             shutil.rmtree(job.folder)
             tell(f"  beside a writer, {contender.name}: {sample.problem or f'{sample.wall:.2f} s'}")
