@@ -45,6 +45,18 @@ def test_every_document_has_the_contracts_keys(place: Place, verb: str) -> None:
     assert set(KEYS[verb].split()) <= set(entry)
 
 
+def test_a_reason_is_shown_as_it_is(place: Place) -> None:
+    """Brackets are no markup: the reasons of other programs and of the configuration hold them."""
+    made = place.backup()
+    (manifest,) = place.root.rglob("*.json")
+    reason = "[backup] preset was refused [bold]"
+    changed = json.loads(manifest.read_text()) | {"state": "corrupt", "state_reason": reason}
+    manifest.write_text(json.dumps(changed))
+    listed = place.run("list").stdout
+    assert made["artifact"] in listed
+    assert reason in listed
+
+
 class TestErrors:
     """Bad input gets one clear line and exit code 2; with --json, one document as well."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import platform
+import os
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -217,7 +217,7 @@ class App:
             self.state_folder,
             database=self.config.database.name,
             environment=self.config.environment,
-            host=platform.node(),
+            host=os.uname().nodename,
         )
         newest = self.catalog.last_entry_id()
         try:

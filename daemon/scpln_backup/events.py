@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar
+
+import msgspec
 
 from scpln_backup.model import (  # noqa: TC001 - msgspec reads the annotations of stored events at run time
     DrillRecord,
@@ -27,8 +28,7 @@ from scpln_backup.model import (  # noqa: TC001 - msgspec reads the annotations 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all events.
 
     `key` tells one fact from another of its kind: told again, by a program that was killed before it knew that it
@@ -42,19 +42,16 @@ class Event:
         return None
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunStarted(Event):
+class RunStarted(Event, frozen=True, kw_only=True):
     trigger: Trigger
     started_at: datetime
 
 
-@dataclass(frozen=True, kw_only=True)
-class StageEntered(Event):
+class StageEntered(Event, frozen=True, kw_only=True):
     stage: Stage
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progressed(Event):
+class Progressed(Event, frozen=True, kw_only=True):
     """How far a stage is. `done` and `total` are bytes of the database."""
 
     stage: Stage
@@ -62,13 +59,11 @@ class Progressed(Event):
     total: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArtifactPublished(Event):
+class ArtifactPublished(Event, frozen=True, kw_only=True):
     manifest: Manifest
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunFinished(Event):
+class RunFinished(Event, frozen=True, kw_only=True):
     """A run came to its end; `record.interrupted` with `finished_at` None: it was killed, which a later one saw."""
 
     durable = True
@@ -79,15 +74,13 @@ class RunFinished(Event):
         return _instant(self.record.started_at)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArtifactDeleted(Event):
+class ArtifactDeleted(Event, frozen=True, kw_only=True):
     durable = True
     name: str
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArtifactVerified(Event):
+class ArtifactVerified(Event, frozen=True, kw_only=True):
     """`error` is None when the artifact is what it should be."""
 
     durable = True
@@ -95,8 +88,7 @@ class ArtifactVerified(Event):
     error: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArtifactPinned(Event):
+class ArtifactPinned(Event, frozen=True, kw_only=True):
     """`pinned` False: it was unpinned."""
 
     durable = True
@@ -104,23 +96,20 @@ class ArtifactPinned(Event):
     pinned: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShrinkAccepted(Event):
+class ShrinkAccepted(Event, frozen=True, kw_only=True):
     """An operator said that the shrink that made this artifact suspect was meant."""
 
     durable = True
     name: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class BackupRequested(Event):
+class BackupRequested(Event, frozen=True, kw_only=True):
     """Somebody asked the daemon for a backup; the run itself is the daemon's, and only tells of a signal."""
 
     durable = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class RestoreStarted(Event):
+class RestoreStarted(Event, frozen=True, kw_only=True):
     """The live database is about to be replaced: from here on units are stopped and files moved."""
 
     durable = True
@@ -131,8 +120,7 @@ class RestoreStarted(Event):
         return _instant(self.record.started_at)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RestoreFinished(Event):
+class RestoreFinished(Event, frozen=True, kw_only=True):
     durable = True
     record: RestoreRecord
 
@@ -141,8 +129,7 @@ class RestoreFinished(Event):
         return f"{_instant(self.record.started_at)} {self.record.outcome}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class DrillFinished(Event):
+class DrillFinished(Event, frozen=True, kw_only=True):
     durable = True
     record: DrillRecord
 
@@ -151,8 +138,7 @@ class DrillFinished(Event):
         return _instant(self.record.started_at)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RebuildFinished(Event):
+class RebuildFinished(Event, frozen=True, kw_only=True):
     """A rebuild of incident number `incident`."""
 
     durable = True
@@ -164,8 +150,7 @@ class RebuildFinished(Event):
         return _instant(self.record.started_at)
 
 
-@dataclass(frozen=True, kw_only=True)
-class IncidentOpened(Event):
+class IncidentOpened(Event, frozen=True, kw_only=True):
     durable = True
     incident: Incident
 
@@ -174,8 +159,7 @@ class IncidentOpened(Event):
         return _instant(self.incident.restore.started_at)
 
 
-@dataclass(frozen=True, kw_only=True)
-class IncidentOverdue(Event):
+class IncidentOverdue(Event, frozen=True, kw_only=True):
     """The deadline of an incident passed, and its report is not complete."""
 
     durable = True
@@ -186,8 +170,7 @@ class IncidentOverdue(Event):
         return _instant(self.incident.restore.started_at)
 
 
-@dataclass(frozen=True, kw_only=True)
-class IncidentClosed(Event):
+class IncidentClosed(Event, frozen=True, kw_only=True):
     """`report` is the complete report in Markdown, for those who were waiting for it."""
 
     durable = True
@@ -199,16 +182,14 @@ class IncidentClosed(Event):
         return _instant(self.incident.restore.started_at)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RetentionFrozen(Event):
+class RetentionFrozen(Event, frozen=True, kw_only=True):
     """A sweep was due and nothing may be deleted."""
 
     durable = True
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class BackupOverdue(Event):
+class BackupOverdue(Event, frozen=True, kw_only=True):
     """No good backup since `since` (the end of the last good run, else the installation), and `deadline` passed.
 
     `never`: there was none at all.
@@ -225,8 +206,7 @@ class BackupOverdue(Event):
         return _instant(self.since)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReviewMade(Event):
+class ReviewMade(Event, frozen=True, kw_only=True):
     """The review of a month (YYYY-MM). `text` is Markdown, `path` where it lies.
 
     `unticketed` are the failed runs of that month (their start) that had no ticket when it was made.
@@ -243,19 +223,16 @@ class ReviewMade(Event):
         return self.month
 
 
-@dataclass(frozen=True, kw_only=True)
-class DaemonStarted(Event):
+class DaemonStarted(Event, frozen=True, kw_only=True):
     durable = True
     version: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class DaemonStopped(Event):
+class DaemonStopped(Event, frozen=True, kw_only=True):
     durable = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServiceFailed(Event):
+class ServiceFailed(Event, frozen=True, kw_only=True):
     """The daemon's unit has failed, and systemd does not start it again; `problem` says how it ended."""
 
     durable = True
@@ -268,23 +245,20 @@ class ServiceFailed(Event):
         return self.invocation or None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ConfigReloaded(Event):
+class ConfigReloaded(Event, frozen=True, kw_only=True):
     """`problem`: why the new configuration was refused; None when it is in force."""
 
     durable = True
     problem: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class EventUnreadable(Event):
+class EventUnreadable(Event, frozen=True, kw_only=True):
     """What the outbox gives for an event that it cannot read: a newer version has written it, or it is damaged."""
 
     kind: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class TestMessage(Event):
+class TestMessage(Event, frozen=True, kw_only=True):
     """Somebody asked for a test message. Never stored: it is sent at once or not at all.
 
     `over`: the second half of a test, for channels that have something to close.

@@ -6,9 +6,6 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from scpln_backup.model import Outcome, Stage, State
 from scpln_backup.rules.health import Level
@@ -20,6 +17,9 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
     from zoneinfo import ZoneInfo
+
+    from rich.console import Console
+    from rich.table import Table
 
     from scpln_backup.model import Artifact, RunRecord
     from scpln_backup.operations.status import Status
@@ -37,15 +37,20 @@ _STATE_STYLE = {
     State.UNVERIFIED: "",
     State.CORRUPT: "bold red",
 }
-_LEVEL_STYLE = {Level.HEALTHY: "green", Level.WARNING: "yellow", Level.CRITICAL: "bold red"}
+_LEVEL_COLOUR = {Level.HEALTHY: "green", Level.WARNING: "yellow", Level.CRITICAL: "red"}
 _STAGES_SHOWN = (Stage.SNAPSHOT, Stage.CHECK, Stage.COMPRESS, Stage.PROVE)
 
 
 def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+    """For texts as they are: a reason may hold brackets, such as those of [backup] preset."""
+    from rich.console import Console  # noqa: PLC0415 - a backup, and what is for machines, needs none
+
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, markup=False)
 
 
 def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    from rich.table import Table  # noqa: PLC0415 - as above
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
@@ -80,6 +85,8 @@ def artifacts(found: Sequence[Artifact], root: Path, zone: ZoneInfo) -> None:
     if not found:
         click.echo(f"there are no artifacts under {root} yet; make one with: scpln-backup backup")
         return
+    from rich.text import Text  # noqa: PLC0415 - as above
+
     table = _table("NAME", "TAKEN", "SIZE", "DATABASE", "STATE", "", right=("SIZE", "DATABASE"))
     for artifact in found:
         remarks = [remark for remark in ("pinned" if artifact.pinned else "", _trouble(artifact)) if remark]
@@ -129,8 +136,8 @@ def sweep(result: Sweep, *, dry_run: bool, explain: bool) -> None:
 def status(found: Status, daemon: Holder | None, root: Path, zone: ZoneInfo) -> None:
     """One look, for people."""
     level = found.health.level
-    console = _console()
-    console.print(Text.assemble((level.upper(), _LEVEL_STYLE[level]), f"  {found.database} ({found.environment})"))
+    head = click.style(level.upper(), fg=_LEVEL_COLOUR[level], bold=level is Level.CRITICAL or None)
+    click.echo(f"{head}  {found.database} ({found.environment})")
     for reason in found.health.reasons:
         click.echo(f"  - {reason}")
     rows = [

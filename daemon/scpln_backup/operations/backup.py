@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import os
 import shutil
 import sqlite3
 import time
@@ -206,7 +206,7 @@ class _Run:
             run=msgspec.structs.replace(self._record, artifact=name, finished_at=now, duration_seconds=self._elapsed()),
             preset=house.config.backup.preset,
             source=self._source.file if self._source is not None else None,
-            host=platform.node(),
+            host=os.uname().nodename,
             program=PROGRAM,
             sqlite=sqlite3.sqlite_version,
         )

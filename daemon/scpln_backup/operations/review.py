@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import os
 from datetime import (
     UTC,
     datetime,
@@ -143,7 +143,7 @@ def _facts(house: House, month: str, now: datetime) -> rules.Facts:
         zone_name=zone.key,
         database=config.database.name,
         environment=config.environment,
-        host=platform.node(),
+        host=os.uname().nodename,
         overdue_hours=config.pagerduty.overdue_hours,
         installed_at=house.catalog.installed_at(),
         runs=tuple(with_tickets(run) for run in runs if _is_after(run, earlier)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import os
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -167,7 +167,7 @@ def _adopted(house: House, artifact: Artifact, read: Reading) -> Manifest | None
         fingerprint=read.fingerprint,
         state=State.UNVERIFIED,
         pinned=artifact.pinned,
-        host=platform.node(),
+        host=os.uname().nodename,
         program=f"scpln-backup {__version__}",
         sqlite=sqlite3.sqlite_version,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,9 +36,6 @@ def _each(value: Any, leaf: Callable[[Any], Any]) -> Any:
     if isinstance(value, msgspec.Struct):
         changed = {name: _each(getattr(value, name), leaf) for name in value.__struct_fields__}
         return msgspec.structs.replace(value, **changed)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        changed = {field.name: _each(getattr(value, field.name), leaf) for field in dataclasses.fields(value)}
-        return dataclasses.replace(value, **changed)
     if isinstance(value, tuple):
         return tuple(_each(item, leaf) for item in value)
     return leaf(value)

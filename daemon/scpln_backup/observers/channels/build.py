@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +92,7 @@ class Builder:
             **self._interest(settings),
             database=self._config.database.name,
             environment=self._config.environment,
-            host=platform.node(),
+            host=os.uname().nodename,
             page=self._config.web.url or None,
             word=self._word(),
         )
@@ -158,7 +157,7 @@ class Builder:
         return Surroundings(
             database=config.database.name,
             environment=config.environment,
-            host=platform.node(),
+            host=os.uname().nodename,
             root=config.backup.root,
             locale=config.locale,
             zone=config.timezone,

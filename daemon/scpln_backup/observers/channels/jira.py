@@ -187,7 +187,7 @@ class JiraChannel(Channel[Letter]):
         if not isinstance(event, ReviewMade) or Topic.REVIEW not in self._topics:
             return None
         runs = tuple(at for at in event.unticketed if not self._ticketed(at))
-        return replace(event, unticketed=runs) if runs else None
+        return msgspec.structs.replace(event, unticketed=runs) if runs else None
 
     def _lines(self, entries: Sequence[Entry]) -> tuple[str, ...]:
         """What is folded into one letter: when, and how often, then each."""
