@@ -137,7 +137,11 @@ def test_progress_is_in_bytes_and_reaches_the_end(path, copy):
     seen = []
     snapshot.take(path, copy, PATIENT, lambda done, total: seen.append((done, total)))
     size = path.stat().st_size
-    assert seen == [(min(n * BLOCK, size), size) for n in range(1, -(-size // BLOCK) + 1)]
+    done = [done for done, _ in seen]
+    assert done == sorted(set(done))
+    assert len(done) == -(-size // BLOCK)  # each block once, in whatever order they are ready
+    assert seen[-1] == (size, size)
+    assert {total for _, total in seen} == {size}
 
 
 def test_pages_changed_between_the_passes_are_rewritten_and_no_others(path, copy):

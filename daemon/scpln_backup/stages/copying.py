@@ -174,7 +174,7 @@ def _reading(descriptor: int, function: Callable[[int, T, int], R], what: T, off
         raise
 
 
-def hashes(data: bytes) -> list[bytes]:
+def hashes(data: bytes | memoryview) -> list[bytes]:
     """The hash of each piece."""
     view = memoryview(data)
     return [xxhash.xxh3_128_digest(view[at : at + PIECE]) for at in range(0, len(data), PIECE)]

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from threading import Event
+from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 import xxhash
 
 from scpln_backup.errors import SourceBusyError
 from scpln_backup.stages import source as live
-from scpln_backup.stages.blocks import BLOCK, on_all_cores
+from scpln_backup.stages.blocks import BLOCK
 from scpln_backup.stages.copying import (
     PIECE,
     RETRY_PAUSE_SECONDS,
@@ -34,7 +34,6 @@ from scpln_backup.stages.copying import (
     fill,
     hashes,
     opened,
-    read_at,
     same,
     write_all,
 )
@@ -46,6 +45,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LOCKED_PASSES = 3
+_COPYING = 2  # the kernel has one write to a file at a time; the other reads meanwhile
+_PIECES = BLOCK // PIECE
 _SECONDS_PER_EXTENT = 100e-6  # of a reflink: four times what was measured
 _CLONE_SHARE = 2  # a reflink may be expected to take half of the time that writers may be held up
 
@@ -113,30 +114,16 @@ class _Source:
         digests.extend([b""] * (count - len(digests)))
         deadline = began + self.limits.block_seconds
 
-        given_up = Event()
+        def compare(index: int, buffer: memoryview) -> None:
+            if time.monotonic() > deadline:
+                raise BlockedTooLongError
+            piece = buffer[: fill(self.descriptor, buffer, index * PIECE)]
+            digest = xxhash.xxh3_128_digest(piece)
+            if digest != digests[index]:
+                differs(index, piece)
+                digests[index] = digest
 
-        def compare(worker: int) -> None:
-            buffer = memoryview(bytearray(PIECE))
-            for index in range(worker, count, self.limits.workers):
-                if given_up.is_set():
-                    return
-                if time.monotonic() > deadline:
-                    raise BlockedTooLongError
-                piece = buffer[: fill(self.descriptor, buffer, index * PIECE)]
-                digest = xxhash.xxh3_128_digest(piece)
-                if digest != digests[index]:
-                    differs(index, piece)
-                    digests[index] = digest
-
-        def until_given_up(worker: int) -> None:
-            try:
-                compare(worker)
-            except BaseException:
-                given_up.set()
-                raise
-
-        with ThreadPoolExecutor(self.limits.workers) as pool:
-            list(pool.map(until_given_up, range(self.limits.workers)))
+        _share_out(count, self.limits.workers, PIECE, compare)
 
 
 def _cloned(source: _Source, dst: int) -> SnapshotFacts | None:
@@ -210,23 +197,47 @@ def _two_passes(source: _Source, dst: int, tempo: Progress) -> SnapshotFacts:
 def _first_pass(source: _Source, dst: int, tempo: Progress) -> list[bytes]:
     """Copy the file as it is, torn or not; return the hash of each piece as it was written.
 
-    One thread writes, as the kernel would let no second one write to the same file; the others read for it.
+    What was not there any more has none: the locked pass settles it, and the length.
     """
     total = os.fstat(source.descriptor).st_size
-
-    def read(offset: int) -> tuple[bytes, list[bytes]]:
-        block = read_at(source.descriptor, BLOCK, offset)
-        return block, hashes(block)
-
-    digests: list[bytes] = []
+    digests = [b""] * -(-total // PIECE)
     done = 0
-    for block, hashed in on_all_cores(read, range(0, total, BLOCK), source.limits.workers):
-        if not block:
-            break  # it shrank meanwhile; the locked pass settles the length
-        write_all(dst, memoryview(block), done)
-        digests += hashed
-        done += len(block)
-        tempo(done, total)
-        if len(block) < BLOCK:
-            break
+    telling = Lock()
+
+    def copy(index: int, buffer: memoryview) -> None:
+        nonlocal done
+        block = buffer[: fill(source.descriptor, buffer, index * BLOCK)]
+        hashed = hashes(block)
+        digests[index * _PIECES : index * _PIECES + len(hashed)] = hashed
+        write_all(dst, block, index * BLOCK)
+        with telling:
+            done += len(block)
+            tempo(done, total)
+
+    _share_out(-(-total // BLOCK), min(source.limits.workers, _COPYING), BLOCK, copy)
     return digests
+
+
+def _share_out(count: int, workers: int, size: int, do: Callable[[int, memoryview], None]) -> None:
+    """Have something done for each index below `count`, by so many threads, each with a buffer of `size` bytes.
+
+    The calling thread is one of them. The first that fails ends the others.
+    """
+    given_up = Event()
+
+    def work(worker: int) -> None:
+        buffer = memoryview(bytearray(size))
+        try:
+            for index in range(worker, count, workers):
+                if given_up.is_set():
+                    return
+                do(index, buffer)
+        except BaseException:
+            given_up.set()
+            raise
+
+    with ThreadPoolExecutor(workers) as pool:
+        others = [pool.submit(work, worker) for worker in range(1, workers)]
+        work(0)
+        for other in others:
+            other.result()
