@@ -57,6 +57,25 @@ def test_a_reason_is_shown_as_it_is(place: Place) -> None:
     assert reason in listed
 
 
+@pytest.mark.parametrize("verb", ["status", "list"])
+def test_colours_are_for_a_terminal_that_wants_them(place: Place, verb: str) -> None:
+    place.backup()
+
+    def shown(**env: str) -> bytes:
+        ours, theirs = os.openpty()
+        try:
+            environment = os.environ | {"TERM": "xterm-256color", "NO_COLOR": "", **env}
+            subprocess.run([COMMAND, "-c", place.config, verb], stdout=theirs, env=environment, check=True)
+            return os.read(ours, 65536)
+        finally:
+            os.close(ours)
+            os.close(theirs)
+
+    assert b"\x1b[32m" in shown()
+    assert b"\x1b[32m" not in shown(NO_COLOR="1")
+    assert b"\x1b" not in place.run(verb).stdout.encode()
+
+
 class TestErrors:
     """Bad input gets one clear line and exit code 2; with --json, one document as well."""
 

@@ -81,6 +81,8 @@ def command(context: click.Context, config_option: str | None, as_json: bool, de
     context.obj.config_option = config_option
     context.obj.json = as_json
     context.obj.debug = debug
+    if os.environ.get("NO_COLOR"):  # https://no-color.org; rich looks itself
+        context.color = False
     level = logging.DEBUG if debug else logging.INFO if context.invoked_subcommand == "serve" else logging.WARNING
     logging.getLogger().setLevel(level)
 

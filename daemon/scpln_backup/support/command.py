@@ -202,7 +202,7 @@ def _identity(user: str, env: dict[str, str]) -> keeper.Identity:
 def _answer(process: subprocess.Popen[bytes], cancel: threading.Event | None) -> bytes:
     """The keeper's answer, b"" when it was killed. Closes its stdin when `cancel` is set: that ends the command."""
     assert process.stdin is not None  # noqa: S101 - start_worker opens both
-    assert process.stdout is not None  # noqa: S101
+    assert process.stdout is not None  # noqa: S101 - as above
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
         while cancel is not None and not cancel.is_set():
